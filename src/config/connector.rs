@@ -1,0 +1,238 @@
+//! A connector as the pipeline uses it: validated, names resolved, revision computed.
+//! Reading it from YAML is `config::load`'s business.
+
+use std::sync::Arc;
+
+/// One dataset's way from source to warehouse.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connector {
+    pub name: String,
+    /// First 16 hex digits of SHA-256 over everything that decides the output; changes with any of it.
+    pub revision: String,
+    /// Likewise over the schema alone.
+    pub schema_revision: String,
+    pub source: Source,
+    pub fields: Vec<Field>,
+    pub evolution: Evolution,
+    /// In the order in which they run.
+    pub clean: Vec<CleanStep>,
+    pub expectations: Vec<Expectation>,
+    pub staging: Staging,
+    pub warehouse: Option<Warehouse>,
+}
+
+impl Connector {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    pub topic: String,
+    pub kind: SourceKind,
+    pub format: Format,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Objects that notifications announce.
+    Objects { bucket: String, prefix: String, key_encoding: KeyEncoding },
+    /// Each message is one record.
+    Records,
+}
+
+/// How a store spells object keys in its notifications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyEncoding {
+    /// Try the decoded spelling, on 404 or 412 the literal one.
+    #[default]
+    Auto,
+    /// As AWS and MinIO: form-urlencoded.
+    Form,
+    /// As versitygw: the key as it is.
+    Literal,
+}
+
+/// Format of objects and direct records. Compression is told by content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    pub name: String,
+    pub data_type: FieldType,
+    pub required: bool,
+    /// For `timestamp_ms`: the spellings to accept, tried in this order.
+    pub formats: Vec<TimestampFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    /// Arrow Utf8.
+    Utf8,
+    /// Arrow Int32.
+    Int32,
+    /// Arrow Int64.
+    Int64,
+    /// Arrow Float64; NaN and infinities do not exist in JSON.
+    Float64,
+    /// Arrow Boolean.
+    Boolean,
+    /// Arrow Decimal128(precision, scale); a value with more digits behind the point is rejected, never rounded.
+    Decimal { precision: u8, scale: i8 },
+    /// Arrow Timestamp(Millisecond, "UTC").
+    TimestampMs,
+    /// Arrow Utf8, lower case with hyphens.
+    Uuid,
+    /// Arrow Utf8: the JSON text as it stood, any JSON value but null.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampFormat {
+    /// With an offset; digits beyond milliseconds are cut off.
+    Rfc3339,
+    /// A JSON integer.
+    EpochMs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evolution {
+    pub new_field: NewField,
+}
+
+/// What to do with a field that the schema lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewField {
+    Ignore,
+    /// Keep it in the JSON column `_rescued`.
+    Rescue,
+    Reject,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CleanStep {
+    /// Cuts white space (Unicode) off both ends; utf8 columns.
+    Trim(Vec<String>),
+    Lowercase(Vec<String>),
+    Uppercase(Vec<String>),
+    /// Replaces nulls and, in utf8 columns, empty strings. Values as the connector spells them,
+    /// parsed as the column's type when it was validated.
+    Default(Vec<(String, String)>),
+    /// Within a micro-batch, of rows with equal values in all these columns only the newest stays:
+    /// the greatest (`warehouse.newer_by` else origin time, origin time, order hash, row).
+    Dedupe(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    pub name: String,
+    /// SQL over the connector's columns, boolean. Null counts as failed.
+    pub expr: String,
+    pub on_fail: OnFail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFail {
+    Warn,
+    Drop,
+    Reject,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staging {
+    /// `data/<dataset>/…`; the connector's name.
+    pub dataset: String,
+    /// Value of `type=`.
+    pub type_name: String,
+    /// The timestamp_ms column (required) that decides date and hour, in UTC.
+    pub time: String,
+    pub by: Vec<PartitionBy>,
+    pub file_size_bytes_target: u64,
+}
+
+/// A level of the Hive path behind `type=`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// `<column>=<value>` of a utf8 column; null is `__HIVE_DEFAULT_PARTITION__`.
+    Column(String),
+    /// `date=YYYY-MM-DD`
+    Date,
+    /// `hour=HH`
+    Hour,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warehouse {
+    pub target: WarehouseTable,
+    /// Natural key: the columns that name a row. For facts the staging time column is part of identity besides.
+    pub key: Vec<String>,
+    /// A timestamp_ms column: the greater is the newer.
+    pub newer_by: Option<String>,
+    pub dimensions: Vec<DimensionLink>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WarehouseTable {
+    /// `warehouse.<name>`
+    Fact(String),
+    /// `warehouse.<name>`
+    Dimension(String),
+}
+
+/// That a fact points at a member of `warehouse.dim_<dimension>` by its natural key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DimensionLink {
+    /// `users` for `warehouse.dim_users`; surrogate key column `user_key`, natural key column `user_id`
+    /// (the singular of the name, so: without its last `s`).
+    pub dimension: String,
+    /// The connector's column that holds the natural key; null means the unknown member, key 0.
+    pub key: String,
+}
+
+/// Every connector of a project, and which of them wants an object or a record.
+#[derive(Debug, Clone, Default)]
+pub struct Connectors {
+    pub all: Vec<Arc<Connector>>,
+}
+
+impl Connectors {
+    /// The connector with the longest prefix that matches; prefixes of one bucket and topic are distinct.
+    pub fn for_object(&self, topic: &str, bucket: &str, key: &str) -> Option<&Arc<Connector>> {
+        self.all
+            .iter()
+            .filter_map(|connector| match &connector.source.kind {
+                SourceKind::Objects { bucket: wanted, prefix, .. }
+                    if connector.source.topic == topic && wanted == bucket && key.starts_with(prefix.as_str()) =>
+                {
+                    Some((prefix.len(), connector))
+                }
+                _ => None,
+            })
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, connector)| connector)
+    }
+
+    /// The connector of a topic of direct records; at most one.
+    pub fn for_records(&self, topic: &str) -> Option<&Arc<Connector>> {
+        self.all
+            .iter()
+            .find(|connector| connector.source.topic == topic && connector.source.kind == SourceKind::Records)
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Connector>> {
+        self.all.iter().find(|connector| connector.name == name)
+    }
+
+    /// Topics to subscribe to, sorted, each once.
+    pub fn topics(&self) -> Vec<String> {
+        let mut topics: Vec<String> = self.all.iter().map(|connector| connector.source.topic.clone()).collect();
+        topics.sort();
+        topics.dedup();
+        topics
+    }
+}

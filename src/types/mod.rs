@@ -1,0 +1,19 @@
+//! The nouns. Values only: no I/O, no clocks, no configuration.
+
+mod dead_letter;
+mod ids;
+mod object;
+mod offset_range;
+mod outcome;
+mod rows;
+mod staged_file;
+mod topic_partition;
+
+pub use dead_letter::{DeadLetter, RejectReason};
+pub use ids::{Fence, MicroBatchId};
+pub use object::{ObjectClaim, ObjectLocation, ObjectVersion};
+pub use offset_range::OffsetRange;
+pub use outcome::{ObjectOutcome, OffsetOutcome, RowOutcome};
+pub use rows::{Origin, OriginRows, RowReject};
+pub use staged_file::{FileKind, StagedFile, TablePartition};
+pub use topic_partition::TopicPartition;
