@@ -11,6 +11,8 @@ CREATE SCHEMA lake;
 -- `compatible_from`. A migration that older binaries must not meet raises it.
 CREATE TABLE catalog.schema_info (
     only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    -- names this catalog in the tags of committed offsets; a restored copy keeps it
+    catalog_id      uuid NOT NULL DEFAULT gen_random_uuid(),
     version         integer NOT NULL,
     compatible_from integer NOT NULL CHECK (compatible_from <= version)
 );

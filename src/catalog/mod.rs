@@ -1,1 +1,70 @@
-//! catalog
+//! The catalog: what is true, in PostgreSQL. One function a statement; none of them commits, so that
+//! the caller decides what stands in one transaction.
+//!
+//! # Ordering
+//! Lock order: `source_partition`, then claims sorted by (bucket, key, version). Statements state
+//! their locks at the top of their `.sql` file.
+//! # Retries
+//! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
+//! fence or idempotent.
+
+mod claims;
+mod files;
+mod loads;
+mod micro_batch;
+mod outbox;
+mod position;
+mod status;
+
+pub use claims::claimed;
+pub use files::{LeasedFile, lease_pending_files, mark_published};
+pub use loads::{BatchFile, LeasedBatch, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded};
+pub use micro_batch::{
+    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims, insert_dead_letters,
+    insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
+};
+pub use outbox::{OutboxEntry, mark_sent, unsent};
+pub use position::{
+    PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt, set_first_position,
+};
+pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::client::postgres::PostgresError;
+use crate::error::ErrorKind;
+
+#[derive(Debug, Error)]
+pub enum CatalogError {
+    #[error("could not reach the catalog")]
+    Connect(#[source] PostgresError),
+    #[error("could not {operation}")]
+    Query { operation: &'static str, source: tokio_postgres::Error },
+}
+
+impl CatalogError {
+    pub(crate) fn query(operation: &'static str) -> impl Fn(tokio_postgres::Error) -> Self {
+        move |source| Self::Query { operation, source }
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Connect(source) => source.kind(),
+            Self::Query { source, .. } => crate::client::postgres::kind_of(source),
+        }
+    }
+
+    /// The name of the constraint that refused a statement.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Query { source, .. } => source.as_db_error().and_then(tokio_postgres::error::DbError::constraint),
+            Self::Connect(_) => None,
+        }
+    }
+
+    /// The exclusion constraint OFF-1 spoke: a bug.
+    pub fn is_exclusion_violation(&self) -> bool {
+        matches!(self, Self::Query { source, .. } if source.code() == Some(&SqlState::EXCLUSION_VIOLATION))
+    }
+}

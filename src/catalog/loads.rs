@@ -1,0 +1,108 @@
+//! Micro-batches on their way into the warehouse. `loaded_at` is a hint; `load_state` there decides.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::GenericClient;
+use uuid::Uuid;
+
+use super::{CatalogError, SourcePartitionId};
+use crate::types::{MicroBatchId, ObjectLocation, ObjectVersion, OffsetRange, TopicPartition};
+
+/// A live micro-batch whose rows the warehouse may lack.
+#[derive(Debug, Clone)]
+pub struct LeasedBatch {
+    pub id: MicroBatchId,
+    pub source_partition_id: SourcePartitionId,
+    pub topic_partition: TopicPartition,
+    pub offsets: OffsetRange,
+    pub oldest_message_at: Option<DateTime<Utc>>,
+}
+
+/// A data file of a micro-batch: at `published_key`, or still at `pending_key`.
+#[derive(Debug, Clone)]
+pub struct BatchFile {
+    pub file_id: Uuid,
+    pub connector: String,
+    pub pending_key: String,
+    pub published_key: String,
+    pub published: bool,
+    pub size_bytes: i64,
+    pub sha256: Vec<u8>,
+}
+
+/// The oldest such micro-batch that nobody else is loading.
+pub async fn lease_unloaded_batch(
+    client: &impl GenericClient,
+    lease_seconds: f64,
+) -> Result<Option<LeasedBatch>, CatalogError> {
+    let row = client
+        .query_opt(include_str!("sql/lease_unloaded_batch.sql"), &[&lease_seconds])
+        .await
+        .map_err(CatalogError::query("lease a micro-batch to load"))?;
+    Ok(row.and_then(|row| {
+        Some(LeasedBatch {
+            id: MicroBatchId(row.get("micro_batch_id")),
+            source_partition_id: SourcePartitionId(row.get("source_partition_id")),
+            topic_partition: TopicPartition::new(row.get::<_, String>("topic"), row.get("topic_partition")),
+            offsets: OffsetRange::new(row.get("first"), row.get("next"))?,
+            oldest_message_at: row.get("oldest_message_at"),
+        })
+    }))
+}
+
+pub async fn batch_files(client: &impl GenericClient, id: MicroBatchId) -> Result<Vec<BatchFile>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_batch_files.sql"), &[&id.0])
+        .await
+        .map_err(CatalogError::query("list the files of a micro-batch"))?;
+    let file = |row: &tokio_postgres::Row| BatchFile {
+        file_id: row.get("file_id"),
+        connector: row.get("connector"),
+        pending_key: row.get("pending_key"),
+        published_key: row.get("published_key"),
+        published: row.get::<_, &str>("state") == "published",
+        size_bytes: row.get("size_bytes"),
+        sha256: row.get("sha256"),
+    };
+    Ok(rows.iter().map(file).collect())
+}
+
+/// Time and order hash of each (offset, record) of a micro-batch that read an object.
+pub async fn batch_origins(
+    client: &impl GenericClient,
+    id: MicroBatchId,
+) -> Result<HashMap<(i64, i32), (DateTime<Utc>, i64)>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_batch_claims.sql"), &[&id.0])
+        .await
+        .map_err(CatalogError::query("list the objects of a micro-batch"))?;
+    let origin = |row: &tokio_postgres::Row| {
+        let version = ObjectVersion {
+            location: ObjectLocation { bucket: row.get("bucket"), key: row.get("key") },
+            version: row.get("version"),
+            etag: row.get("etag"),
+            last_modified: row.get("last_modified"),
+            size_bytes: row.get::<_, i64>("size_bytes").unsigned_abs(),
+        };
+        let place = (row.get::<_, i64>("message_offset"), row.get::<_, i32>("record"));
+        (place, (version.last_modified, version.order_hash()))
+    };
+    Ok(rows.iter().map(origin).collect())
+}
+
+pub async fn is_live(client: &impl GenericClient, id: MicroBatchId) -> Result<bool, CatalogError> {
+    let row = client
+        .query_opt(include_str!("sql/select_batch_state.sql"), &[&id.0])
+        .await
+        .map_err(CatalogError::query("read the state of a micro-batch"))?;
+    Ok(row.is_some_and(|row| row.get::<_, &str>(0) == "live"))
+}
+
+pub async fn mark_loaded(client: &impl GenericClient, id: MicroBatchId) -> Result<(), CatalogError> {
+    client
+        .execute(include_str!("sql/mark_loaded.sql"), &[&id.0])
+        .await
+        .map_err(CatalogError::query("mark a micro-batch loaded"))?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Manifests waiting to be sent to downstream consumers, at least once.
+
+use tokio_postgres::GenericClient;
+
+use super::CatalogError;
+
+#[derive(Debug, Clone)]
+pub struct OutboxEntry {
+    pub outbox_id: i64,
+    pub topic: String,
+    pub message_key: String,
+    pub payload: serde_json::Value,
+}
+
+/// Takes up to `count` unsent entries; they stay locked until the transaction ends.
+pub async fn unsent(client: &impl GenericClient, count: i64) -> Result<Vec<OutboxEntry>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_unsent_outbox.sql"), &[&count])
+        .await
+        .map_err(CatalogError::query("read unsent manifests"))?;
+    let entry = |row: &tokio_postgres::Row| OutboxEntry {
+        outbox_id: row.get(0),
+        topic: row.get(1),
+        message_key: row.get(2),
+        payload: row.get(3),
+    };
+    Ok(rows.iter().map(entry).collect())
+}
+
+pub async fn mark_sent(client: &impl GenericClient, ids: &[i64]) -> Result<(), CatalogError> {
+    client
+        .execute(include_str!("sql/mark_sent.sql"), &[&ids])
+        .await
+        .map_err(CatalogError::query("mark manifests sent"))?;
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What people and gauges ask of the catalog.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio_postgres::GenericClient;
+
+use super::CatalogError;
+
+/// Work that is committed and not yet everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Backlog {
+    pub files_pending: i64,
+    pub outbox_pending: i64,
+    pub batches_unloaded: i64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionStatus {
+    pub topic: String,
+    pub topic_partition: i32,
+    pub cluster_id: String,
+    pub next_offset: Option<i64>,
+    pub halted_reason: Option<String>,
+    pub batch_count: i64,
+    pub last_commit: Option<DateTime<Utc>>,
+}
+
+/// Sum of one outcome over a group's micro-batches.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutcomeSum {
+    pub ledger: String,
+    pub connector: String,
+    pub outcome: String,
+    pub count: i64,
+}
+
+pub async fn backlog(client: &impl GenericClient) -> Result<Backlog, CatalogError> {
+    let row = client
+        .query_one(include_str!("sql/select_backlog.sql"), &[])
+        .await
+        .map_err(CatalogError::query("read the backlog"))?;
+    Ok(Backlog { files_pending: row.get(0), outbox_pending: row.get(1), batches_unloaded: row.get(2) })
+}
+
+pub async fn partitions(client: &impl GenericClient, group: &str) -> Result<Vec<PartitionStatus>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_partitions.sql"), &[&group])
+        .await
+        .map_err(CatalogError::query("list the topic partitions"))?;
+    let status = |row: &tokio_postgres::Row| PartitionStatus {
+        topic: row.get("topic"),
+        topic_partition: row.get("topic_partition"),
+        cluster_id: row.get("cluster_id"),
+        next_offset: row.get("next_offset"),
+        halted_reason: row.get("halted_reason"),
+        batch_count: row.get("batch_count"),
+        last_commit: row.get("last_commit"),
+    };
+    Ok(rows.iter().map(status).collect())
+}
+
+pub async fn outcome_sums(client: &impl GenericClient, group: &str) -> Result<Vec<OutcomeSum>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_outcomes.sql"), &[&group])
+        .await
+        .map_err(CatalogError::query("sum the ledgers"))?;
+    let sum = |row: &tokio_postgres::Row| OutcomeSum {
+        ledger: row.get(0),
+        connector: row.get(1),
+        outcome: row.get(2),
+        count: row.get(3),
+    };
+    Ok(rows.iter().map(sum).collect())
+}
+
+/// Micro-batches whose ledgers do not add up (BOOK-1), of the last `seconds`, or of all time.
+pub async fn unbalanced_count(client: &impl GenericClient, seconds: Option<f64>) -> Result<i64, CatalogError> {
+    let row = client
+        .query_one(include_str!("sql/select_unbalanced.sql"), &[&seconds])
+        .await
+        .map_err(CatalogError::query("check that the books balance"))?;
+    Ok(row.get(0))
+}
