@@ -1,7 +1,36 @@
 //! Configuration: defaults < file < environment < flags, read once at start and passed as values.
+//!
+//! Every YAML file goes the same way: a tree that knows its places (`yaml`), its shape checked against
+//! the JSON Schema that editors get as well (`shape`, `json_schema`), the raw types (`raw_*`), and the
+//! validated types that the rest of the program uses ([`Connector`], [`TopicSpec`], [`Settings`]).
+//! Problems are collected, each with file, line, column and what to write instead ([`ConfigError`]).
+//! Connectors are checked to the end: names of columns, types, and the SQL of expectations, planned.
 
+mod arrow_schema;
+mod check_columns;
+mod check_connector;
 mod connector;
+mod error;
+mod expression;
+mod files;
+mod json_schema;
+mod kafka_properties;
+mod load_connectors;
+mod load_settings;
+mod quantity;
+mod raw_connector;
+mod raw_settings;
+mod revision;
 mod settings;
+mod shape;
+mod topics;
+mod yaml;
 
+pub use arrow_schema::*;
 pub use connector::*;
+pub use error::{ConfigError, ConfigErrors, Place};
+pub use json_schema::SchemaKind;
+pub use load_connectors::{load_connectors, load_project};
+pub use load_settings::{Need, Override};
 pub use settings::*;
+pub use topics::{Payload, TopicSpec, load_topics};

@@ -1,11 +1,14 @@
 //! `sluice.yaml` as the program uses it. Every key can be given as `SLUICE_<SECTION>__<KEY>` in the environment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+use super::kafka_properties;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,7 +24,7 @@ pub struct Settings {
     pub topics_dir: PathBuf,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// `SLUICE_KAFKA__BROKERS`: comma-separated `host:port`.
     pub brokers: String,
@@ -31,6 +34,22 @@ pub struct KafkaSettings {
     pub staged_batches_topic: String,
     /// `kafka.properties`: passed to librdkafka; what would break the guarantee is refused.
     pub properties: BTreeMap<String, String>,
+}
+
+/// Values of properties that hold secrets are left out.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value): (&String, &String)| {
+            let value = if kafka_properties::is_secret(name) { "[REDACTED]" } else { value.as_str() };
+            (name.clone(), value.to_owned())
+        };
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("staged_batches_topic", &self.staged_batches_topic)
+            .field("properties", &self.properties.iter().map(shown).collect::<BTreeMap<_, _>>())
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone)]

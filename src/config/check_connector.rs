@@ -1,0 +1,301 @@
+//! Raw connector → [`Connector`]: names resolved, types known, every rule that a shape cannot state.
+
+use std::path::Path;
+
+use super::check_columns::Columns;
+use super::error::ConfigError;
+use super::expression::Expressions;
+use super::quantity;
+use super::raw_connector::{
+    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawSize, RawSource, RawStaging,
+    RawWarehouse,
+};
+use super::yaml::Step::{Index, Key};
+use super::yaml::{Node, Step};
+use super::{
+    CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField, OnFail,
+    PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+};
+
+const FILE_SIZE_BYTES_TARGET_DEFAULT: u64 = 128 * 1024 * 1024;
+
+/// Where a connector's problems go, with the places of what it says.
+pub(super) struct Report<'a> {
+    pub(super) file: &'a Path,
+    pub(super) root: &'a Node,
+    pub(super) problems: &'a mut Vec<ConfigError>,
+}
+
+impl Report<'_> {
+    pub(super) fn add(&mut self, way: &[Step<'_>], message: impl Into<String>, help: impl Into<Option<String>>) {
+        let place = self.root.find(way).origin.place(self.file);
+        self.problems.push(ConfigError::Invalid { place, message: message.into(), help: help.into() });
+    }
+
+    /// As [`Report::add`], at the key instead of its value.
+    pub(super) fn add_at_key(&mut self, way: &[Step<'_>], message: impl Into<String>, help: impl Into<Option<String>>) {
+        let place = self.root.find_key(way).origin.place(self.file);
+        self.problems.push(ConfigError::Invalid { place, message: message.into(), help: help.into() });
+    }
+}
+
+/// A name of lower-case letters, digits and one more character, beginning with a letter.
+pub(super) fn is_name(name: &str, joint: &[char]) -> bool {
+    name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || joint.contains(&c))
+}
+
+/// Adds its problems to the report; what it returns is only good where it added none.
+pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &mut Report<'_>) -> Connector {
+    if !is_name(&raw.name, &['-']) {
+        let help = "lower-case letters, digits and hyphens, beginning with a letter".to_owned();
+        report.add(&[Key("name")], format!("`{}` cannot be a connector's name", raw.name), help);
+    }
+    let columns = Columns::check(&raw.schema, report);
+    let mut connector = Connector {
+        name: raw.name.clone(),
+        revision: String::new(),
+        schema_revision: String::new(),
+        source: source(&raw.source, report),
+        evolution: Evolution {
+            new_field: match raw.evolution.new_field {
+                RawNewField::Ignore => NewField::Ignore,
+                RawNewField::Rescue => NewField::Rescue,
+                RawNewField::Reject => NewField::Reject,
+            },
+        },
+        clean: clean(&raw.clean, &columns, report),
+        expectations: Vec::new(),
+        staging: staging(raw, &columns, report),
+        warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
+        fields: columns.fields,
+    };
+    connector.expectations = expectations(raw, &connector, expressions, report);
+    connector.schema_revision = revision::of_schema(&connector);
+    connector.revision = revision::of_connector(&connector);
+    connector
+}
+
+fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
+    let kind = if let Some(bucket) = &raw.bucket {
+        SourceKind::Objects {
+            bucket: bucket.clone(),
+            prefix: raw.prefix.clone().unwrap_or_default(),
+            key_encoding: match raw.key_encoding {
+                None | Some(RawKeyEncoding::Auto) => KeyEncoding::Auto,
+                Some(RawKeyEncoding::Form) => KeyEncoding::Form,
+                Some(RawKeyEncoding::Literal) => KeyEncoding::Literal,
+            },
+        }
+    } else {
+        let given = [("prefix", raw.prefix.is_some()), ("key_encoding", raw.key_encoding.is_some())];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            let help = "name the bucket, or leave it out where each message is a record".to_owned();
+            report.add_at_key(&[Key("source"), Key(key)], format!("`{key}` means nothing without `bucket`"), help);
+        }
+        SourceKind::Records
+    };
+    for (key, value) in [("topic", Some(&raw.topic)), ("bucket", raw.bucket.as_ref())] {
+        if value.is_some_and(String::is_empty) {
+            report.add(&[Key("source"), Key(key)], format!("`source.{key}` is empty"), None);
+        }
+    }
+    if raw.prefix.as_deref().is_some_and(|prefix| prefix.starts_with('/')) {
+        let help = "keys of S3 do not begin with a slash; leave it off".to_owned();
+        report.add(&[Key("source"), Key("prefix")], "`source.prefix` begins with a slash", help);
+    }
+    let format = match raw.format {
+        RawFormat::Json => Format::Json,
+    };
+    Source { topic: raw.topic.clone(), kind, format }
+}
+
+fn clean(steps: &[RawCleanStep], columns: &Columns, report: &mut Report<'_>) -> Vec<CleanStep> {
+    let mut checked = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        let at = |key| [Key("clean"), Index(index), Key(key)];
+        let utf8 = |names: &super::raw_connector::Names, key, report: &mut Report<'_>| {
+            columns.check_list(names.list(), &at(key), Some(FieldType::Utf8), &format!("`{key}` works on"), report)
+        };
+        if let Some(names) = &step.trim {
+            checked.push(CleanStep::Trim(utf8(names, "trim", report)));
+        }
+        if let Some(names) = &step.lowercase {
+            checked.push(CleanStep::Lowercase(utf8(names, "lowercase", report)));
+        }
+        if let Some(names) = &step.uppercase {
+            checked.push(CleanStep::Uppercase(utf8(names, "uppercase", report)));
+        }
+        if let Some(values) = &step.default {
+            let names = values.keys().map(String::as_str);
+            checked.push(CleanStep::Default(columns.check_defaults(names, &at("default"), report)));
+        }
+        if let Some(names) = &step.dedupe {
+            checked.push(CleanStep::Dedupe(columns.check_list(names.list(), &at("dedupe"), None, "", report)));
+        }
+    }
+    checked
+}
+
+fn expectations(
+    raw: &RawConnector,
+    connector: &Connector,
+    expressions: &Expressions,
+    report: &mut Report<'_>,
+) -> Vec<Expectation> {
+    let mut checked: Vec<Expectation> = Vec::new();
+    for (index, expectation) in raw.expectations.iter().enumerate() {
+        let at = |key| [Key("expectations"), Index(index), Key(key)];
+        if !is_name(&expectation.name, &['_']) {
+            let help = "lower-case letters, digits and underscores, beginning with a letter".to_owned();
+            report.add(&at("name"), format!("`{}` cannot be an expectation's name", expectation.name), help);
+        }
+        if checked.iter().any(|earlier| earlier.name == expectation.name) {
+            let help = "dead letters name the expectation that failed: give each its own name".to_owned();
+            report.add(&at("name"), format!("there are two expectations `{}`", expectation.name), help);
+        }
+        expressions.check(connector, &expectation.expr, &at("expr"), report);
+        checked.push(Expectation {
+            name: expectation.name.clone(),
+            expr: expectation.expr.clone(),
+            on_fail: match expectation.on_fail {
+                RawOnFail::Warn => OnFail::Warn,
+                RawOnFail::Drop => OnFail::Drop,
+                RawOnFail::Reject => OnFail::Reject,
+            },
+        });
+    }
+    checked
+}
+
+fn staging(connector: &RawConnector, columns: &Columns, report: &mut Report<'_>) -> Staging {
+    let raw: &RawStaging = &connector.staging;
+    let at = |key| [Key("staging"), Key(key)];
+    if !is_name(&raw.type_name, &['-', '_']) {
+        let help = "lower-case letters, digits, hyphens and underscores, beginning with a letter".to_owned();
+        report.add(&at("type"), format!("`{}` cannot be a type's name", raw.type_name), help);
+    }
+    if columns.check_one(&raw.time, &at("time"), Some(FieldType::TimestampMs), "`staging.time` is", report) {
+        columns.check_required(&raw.time, &at("time"), "it decides the directory of every row", report);
+    }
+    let mut by = Vec::new();
+    for (index, name) in raw.by.iter().enumerate() {
+        let at = [Key("staging"), Key("by"), Index(index)];
+        let level = match name.as_str() {
+            "date" => PartitionBy::Date,
+            "hour" => PartitionBy::Hour,
+            _ => {
+                let levels = ["date", "hour"].into_iter().chain(columns.of_type(FieldType::Utf8));
+                columns.check_level(name, levels, &at, report);
+                PartitionBy::Column(name.clone())
+            }
+        };
+        if by.contains(&level) {
+            report.add(&at, format!("`{name}` stands twice in `staging.by`"), None);
+        }
+        if level == PartitionBy::Hour && !by.contains(&PartitionBy::Date) {
+            let help = "an hour belongs to a day: write `date` before `hour`".to_owned();
+            report.add(&at, "`hour` stands without `date` before it", help);
+        }
+        by.push(level);
+    }
+    if !raw.by.iter().any(|name| name == "date" || name == "hour") {
+        let help = "files are published and kept by day: add `date`".to_owned();
+        report.add(&at("by"), "`staging.by` lacks `date`", help);
+    }
+    Staging {
+        dataset: connector.name.clone(),
+        type_name: raw.type_name.clone(),
+        time: raw.time.clone(),
+        by,
+        file_size_bytes_target: file_size(raw.file_size_bytes_target.as_ref(), report),
+    }
+}
+
+fn file_size(raw: Option<&RawSize>, report: &mut Report<'_>) -> u64 {
+    let parsed = match raw {
+        None => Ok(FILE_SIZE_BYTES_TARGET_DEFAULT),
+        Some(RawSize::Bytes(bytes)) => Ok(*bytes),
+        Some(RawSize::Text(text)) => quantity::parse_size(text),
+    };
+    let at = [Key("staging"), Key("file_size_bytes_target")];
+    match parsed {
+        Ok(0) => report.add(&at, "`staging.file_size_bytes_target` must be more than nothing", None),
+        Ok(bytes) => return bytes,
+        Err(help) => report.add(&at, "`staging.file_size_bytes_target` is no size", help),
+    }
+    FILE_SIZE_BYTES_TARGET_DEFAULT
+}
+
+fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report: &mut Report<'_>) -> Warehouse {
+    let at = |key| [Key("warehouse"), Key(key)];
+    let target = match (&raw.fact, &raw.dimension) {
+        (Some(name), None) => WarehouseTable::Fact(table("fact", name, report)),
+        (None, Some(name)) => WarehouseTable::Dimension(table("dimension", name, report)),
+        (fact, _) => {
+            let found = if fact.is_some() { "both" } else { "neither" };
+            let help = "write `fact: fact_…` or `dimension: dim_…`".to_owned();
+            report.add_at_key(
+                &[Key("warehouse")],
+                format!("`warehouse` names {found} of `fact` and `dimension`"),
+                help,
+            );
+            WarehouseTable::Fact(String::new())
+        }
+    };
+    let key = columns.check_list(&raw.key, &at("key"), None, "", report);
+    for (index, name) in raw.key.iter().enumerate() {
+        let at = [Key("warehouse"), Key("key"), Index(index)];
+        columns.check_required(name, &at, "it names the row", report);
+    }
+    if let WarehouseTable::Dimension(name) = &target {
+        dimension_key(name, &raw.key, report);
+    }
+    if let Some(newer_by) = &raw.newer_by {
+        columns.check_one(newer_by, &at("newer_by"), Some(FieldType::TimestampMs), "`newer_by` is", report);
+        if matches!(target, WarehouseTable::Fact(_)) && *newer_by == staging.time {
+            let help = "a fact is named by its key and its event time, so two versions of it never differ there; \
+                        name a column that changes with every version, or leave it out: the object's time decides"
+                .to_owned();
+            report.add(
+                &at("newer_by"),
+                format!("`{newer_by}` is the event time and cannot tell which row is newer"),
+                help,
+            );
+        }
+    }
+    if let (WarehouseTable::Dimension(_), false) = (&target, raw.dimensions.is_empty()) {
+        report.add_at_key(&at("dimensions"), "a dimension does not point at dimensions", None);
+    }
+    let mut dimensions = Vec::new();
+    for (dimension, link) in &raw.dimensions {
+        let at = [Key("warehouse"), Key("dimensions"), Key(dimension)];
+        if !is_name(dimension, &['_']) || dimension.starts_with("dim_") {
+            let help = "the name of its table without `dim_`: `users` for `dim_users`".to_owned();
+            report.add_at_key(&at, format!("`{dimension}` is no dimension's name"), help);
+        }
+        let at = [at[0], at[1], at[2], Key("key")];
+        columns.check_one(&link.key, &at, Some(FieldType::Utf8), "natural keys of dimensions are", report);
+        dimensions.push(DimensionLink { dimension: dimension.clone(), key: link.key.clone() });
+    }
+    Warehouse { target, key, newer_by: raw.newer_by.clone(), dimensions }
+}
+
+fn table(kind: &'static str, name: &str, report: &mut Report<'_>) -> String {
+    let prefix = if kind == "fact" { "fact_" } else { "dim_" };
+    if !name.strip_prefix(prefix).is_some_and(|rest| is_name(rest, &['_'])) {
+        let help = format!("a {kind}'s table is called `{prefix}…`: lower-case letters, digits and underscores");
+        report.add(&[Key("warehouse"), Key(kind)], format!("`{name}` is no table for a {kind}"), help);
+    }
+    name.to_owned()
+}
+
+/// Facts find a member by the one natural key that its table is named after.
+fn dimension_key(table: &str, key: &[String], report: &mut Report<'_>) {
+    let plural = table.strip_prefix("dim_").unwrap_or(table);
+    let wanted = format!("{}_id", plural.strip_suffix('s').unwrap_or(plural));
+    if key.len() != 1 || key[0] != wanted {
+        let help = format!("write `key: [{wanted}]`; facts find a member of the table by it");
+        report.add(&[Key("warehouse"), Key("key")], format!("the natural key of `{table}` is `{wanted}` alone"), help);
+    }
+}

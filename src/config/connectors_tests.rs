@@ -1,0 +1,225 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::{BATCH_COLUMN, CleanStep, TimestampFormat};
+
+const SOUND: &str = r#"name: orders
+source: {topic: raw-notifications, bucket: raw, prefix: orders/}
+schema:
+  - {name: order_id, type: uuid, required: true}
+  - {name: user_id, type: utf8}
+  - {name: amount, type: "decimal(12,2)"}
+  - {name: occurred_at, type: timestamp_ms, required: true}
+  - {name: updated_at, type: timestamp_ms, formats: [rfc3339]}
+clean: [{trim: user_id}, {default: {amount: 0.10}}]
+expectations:
+  - {name: amount_positive, expr: "amount > 0", on_fail: reject}
+staging: {type: order, time: occurred_at, by: [date, hour]}
+warehouse: {fact: fact_orders, key: [order_id], newer_by: updated_at, dimensions: {users: {key: user_id}}}
+"#;
+
+/// A folder of connectors that is gone at the end of the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("sluice-connectors-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&path).unwrap();
+        for (name, text) in files {
+            std::fs::write(path.join(name), text).unwrap();
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn problems(files: &[(&str, &str)]) -> String {
+    let folder = Folder::new(files);
+    match load_connectors(&folder.0) {
+        Ok(_) => String::new(),
+        Err(errors) => errors.to_string().replace(&format!("{}/", folder.0.display()), ""),
+    }
+}
+
+fn sound(text: &str) -> Arc<Connector> {
+    let folder = Folder::new(&[("a.yaml", text)]);
+    load_connectors(&folder.0).unwrap().all[0].clone()
+}
+
+/// Of the sound connector with one part replaced.
+fn problems_of(from: &str, to: &str) -> String {
+    assert_eq!(SOUND.matches(from).count(), 1, "{from}");
+    problems(&[("a.yaml", &SOUND.replace(from, to))])
+}
+
+#[test]
+fn a_sound_connector_is_read_completely() {
+    let connector = sound(SOUND);
+    assert_eq!(connector.clean[1], CleanStep::Default(vec![("amount".into(), "0.10".into())]));
+    assert_eq!(connector.fields[3].formats, [TimestampFormat::Rfc3339, TimestampFormat::EpochMs]);
+    assert_eq!(connector.fields[4].formats, [TimestampFormat::Rfc3339]);
+    assert_eq!(connector.staging.file_size_bytes_target, 128 << 20);
+    assert_eq!(connector.decoded_schema().fields().len(), 6);
+    assert_eq!(connector.lake_schema().field(9).name(), BATCH_COLUMN);
+}
+
+#[test]
+fn revision_follows_meaning_and_not_spelling() {
+    let connector = sound(SOUND);
+    let respelt =
+        SOUND.replace("{trim: user_id}", "{trim: [\"user_id\"]}").replace("name: orders", "# x\nname: orders");
+    assert_eq!(sound(&respelt).revision, connector.revision);
+    let cleaned = sound(&SOUND.replace("0.10", "0.1"));
+    assert_ne!(cleaned.revision, connector.revision);
+    assert_eq!(cleaned.schema_revision, connector.schema_revision);
+    let widened = sound(&SOUND.replace("decimal(12,2)", "decimal(14,2)"));
+    assert_ne!(widened.schema_revision, connector.schema_revision);
+}
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once() {
+    let text = SOUND.replace("trim: user_id", "trm: user_id").replace("key: user_id", "key: usr_id");
+    let text = text.replace("by: [date, hour]", "by: [hour]").replace("amount > 0", "amont > 0");
+    insta::assert_snapshot!(problems(&[("a.yaml", &text)]), @r#"
+a.yaml:9:10: unknown key `trm` in `clean[0]`
+  help: did you mean `trim`? known keys: dedupe, default, lowercase, trim, uppercase
+a.yaml:11:36: there is no column `amont`
+  help: did you mean `amount`? columns: order_id, user_id, amount, occurred_at, updated_at
+a.yaml:12:48: `hour` stands without `date` before it
+  help: an hour belongs to a day: write `date` before `hour`
+a.yaml:13:97: there is no column `usr_id`
+  help: did you mean `user_id`? utf8 columns: user_id
+"#);
+}
+
+#[test]
+fn names_that_belong_to_others_are_refused() {
+    insta::assert_snapshot!(problems_of("name: user_id, type", "name: _offset, type"), @r#"
+a.yaml:5:12: `_offset` cannot be a column's name
+  help: names that begin with an underscore belong to the lineage columns
+a.yaml:9:16: there is no column `user_id`
+  help: did you mean `order_id`? utf8 columns: _offset
+a.yaml:13:97: there is no column `user_id`
+  help: did you mean `order_id`? utf8 columns: _offset
+"#);
+    insta::assert_snapshot!(problems_of("name: updated_at, type: timestamp_ms, formats: [rfc3339]", "name: date, type: utf8"), @r#"
+a.yaml:8:12: `date` cannot be a column's name
+  help: `date=` is a level of the path of staged files; call the column something like `date_name`
+a.yaml:13:59: there is no column `updated_at`
+  help: timestamp_ms columns: occurred_at
+"#);
+}
+
+#[test]
+fn expressions_depend_on_the_row_alone() {
+    insta::assert_snapshot!(problems_of("amount > 0", "updated_at < now()"), @r#"
+a.yaml:11:36: `now()` gives another value tomorrow
+  help: a replay must make the same rows: use columns and constants only
+"#);
+    insta::assert_snapshot!(problems_of("amount > 0", "sum(amount) > 0"), @r#"
+a.yaml:11:36: `sum()` needs more than one row
+  help: an expectation looks at one row at a time
+"#);
+    insta::assert_snapshot!(problems_of("amount > 0", "amount > (SELECT 1)"), @r#"
+a.yaml:11:36: the expression holds a query of its own
+  help: an expectation looks at one row at a time
+"#);
+}
+
+#[test]
+fn broken_expressions_are_told_at_their_place() {
+    insta::assert_snapshot!(problems_of("amount > 0", "amount >"), @r#"
+a.yaml:11:36: the expression is no SQL: expected an expression, found its end
+  help: a boolean SQL expression over the columns, such as `amount > 0`
+"#);
+    insta::assert_snapshot!(problems_of("amount > 0", "amount > 0 0"), @r#"
+a.yaml:11:47: the expression is no SQL: it should end before `0`
+  help: a boolean SQL expression over the columns, such as `amount > 0`
+"#);
+    insta::assert_snapshot!(problems_of("amount > 0", "amount > occurred_at"), @r#"
+a.yaml:11:36: the expression cannot work: Cannot infer common argument type for comparison operation Decimal128(12, 2) > Timestamp(ms, "UTC")
+  help: the columns: amount is decimal(12,2), occurred_at is timestamp_ms
+"#);
+    insta::assert_snapshot!(problems_of("amount > 0", "abz(amount) > 0"), @r#"
+a.yaml:11:36: there is no function `abz`
+  help: did you mean `abs`?
+"#);
+}
+
+#[test]
+fn columns_in_expressions_are_placed_in_every_spelling() {
+    let plain = problems_of("\"amount > 0\"", "amount > 0 OR amont > 1");
+    assert!(plain.starts_with("a.yaml:11:49: there is no column `amont`"), "{plain}");
+    let quoted = problems_of("\"amount > 0\"", "'user_id = ''x'' OR amont > 1'");
+    assert!(quoted.starts_with("a.yaml:11:55: there is no column `amont`"), "{quoted}");
+    let block = "  - name: amount_positive\n    on_fail: reject\n    expr: |\n      amount > 0\n        OR amont > 1\n";
+    let block = problems_of("  - {name: amount_positive, expr: \"amount > 0\", on_fail: reject}\n", block);
+    assert!(block.starts_with("a.yaml:15:12: there is no column `amont`"), "{block}");
+}
+
+#[test]
+fn connectors_of_one_folder_must_agree() {
+    let same = problems(&[("a.yaml", SOUND), ("b.yaml", SOUND)]);
+    insta::assert_snapshot!(same, @r#"
+b.yaml:1:7: there are two connectors `orders`
+  help: a.yaml has it; names are given once
+b.yaml:2:57: two connectors want the objects of `raw/orders/`
+  help: a.yaml takes them; give one of them a longer prefix, which wins
+"#);
+    let records = SOUND.replace("name: orders", "name: other").replace(", bucket: raw, prefix: orders/", "");
+    let records = records.replace("key: [order_id]", "key: [order_id, occurred_at]");
+    insta::assert_snapshot!(problems(&[("a.yaml", SOUND), ("b.yaml", &records)]), @r#"
+b.yaml:2:17: topic `raw-notifications` cannot carry both notifications and records
+  help: a.yaml reads it the other way; a topic carries one or the other
+b.yaml:13:37: the key of `fact_orders` is [order_id] elsewhere
+  help: a.yaml fills `fact_orders` too; the two must agree, or rows of one key have no order
+"#);
+}
+
+#[test]
+fn misuse_of_types_is_told() {
+    insta::assert_snapshot!(problems_of("{trim: user_id}", "{trim: amount}"), @r#"
+a.yaml:9:16: column `amount` is decimal(12,2), but `trim` works on utf8
+  help: utf8 columns: user_id
+"#);
+    insta::assert_snapshot!(problems_of("time: occurred_at", "time: user_id"), @r#"
+a.yaml:12:30: column `user_id` is utf8, but `staging.time` is a timestamp_ms column
+  help: timestamp_ms columns: occurred_at, updated_at
+"#);
+    insta::assert_snapshot!(problems_of("by: [date, hour]", "by: [amount, date]"), @r#"
+a.yaml:12:48: column `amount` is decimal(12,2), but levels of the path are utf8
+  help: utf8 columns: user_id
+"#);
+    insta::assert_snapshot!(problems_of("{trim: user_id}", "{trim: user_id, lowercase: user_id}"), @r#"
+a.yaml:9:9: `clean[0]` must have exactly one key, found 2
+  help: one of: dedupe, default, lowercase, trim, uppercase
+"#);
+    insta::assert_snapshot!(problems_of("fact: fact_orders", "fact: orders"), @r#"
+a.yaml:13:19: `orders` is no table for a fact
+  help: a fact's table is called `fact_…`: lower-case letters, digits and underscores
+"#);
+    insta::assert_snapshot!(problems_of("clean: [", "evolution: {new_field: rescu, type_change: evolve}\nclean: ["), @r#"
+a.yaml:9:24: `evolution.new_field` cannot be `rescu`
+  help: did you mean `rescue`? known: ignore, rescue, reject
+a.yaml:9:44: `evolution.type_change` cannot be `evolve`
+  help: known: reject
+"#);
+    insta::assert_snapshot!(problems_of("staging: {type: order, time: occurred_at, by: [date, hour]}\n", ""), @r#"
+a.yaml:1:1: the key `staging` is missing
+  help: `staging`: How rows are laid out as Parquet files
+"#);
+    insta::assert_snapshot!(problems_of("name: orders", "name:"), @r#"
+a.yaml:1:5: `name` must be text, found nothing
+  help: write a value behind the colon
+"#);
+    insta::assert_snapshot!(problems_of("fact: fact_orders, key: [order_id]", "dimension: dim_users, key: [order_id]"), @r#"
+a.yaml:13:40: the natural key of `dim_users` is `user_id` alone
+  help: write `key: [user_id]`; facts find a member of the table by it
+a.yaml:13:74: a dimension does not point at dimensions
+"#);
+}

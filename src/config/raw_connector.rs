@@ -1,0 +1,247 @@
+//! A connector as its YAML spells it. The descriptions are what editors show; see `connectors/schema/`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One dataset's way from source to warehouse.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawConnector {
+    /// Name of the connector and of its dataset: `data/<name>/…`; lower-case letters, digits and hyphens.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9-]*$"))]
+    pub(super) name: String,
+    /// Where rows come from.
+    pub(super) source: RawSource,
+    /// The columns, in the order in which they are written.
+    #[schemars(length(min = 1))]
+    pub(super) schema: Vec<RawField>,
+    /// What to do when the data no longer looks like the schema.
+    #[serde(default)]
+    pub(super) evolution: RawEvolution,
+    /// Steps that mend values, run in this order.
+    #[serde(default)]
+    pub(super) clean: Vec<RawCleanStep>,
+    /// What must be true of every row, asked in this order after cleaning.
+    #[serde(default)]
+    pub(super) expectations: Vec<RawExpectation>,
+    /// How rows are laid out as Parquet files.
+    pub(super) staging: RawStaging,
+    /// Which table of the warehouse the rows go to; left out, they stay in the lake.
+    pub(super) warehouse: Option<RawWarehouse>,
+}
+
+/// Objects that notifications announce (`bucket` given), or messages that are records themselves.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSource {
+    /// The Kafka topic of the notifications or of the records.
+    pub(super) topic: String,
+    /// The bucket of the objects; left out, each message is one record.
+    pub(super) bucket: Option<String>,
+    /// Start of the keys that belong to this connector; left out, the whole bucket. The longest prefix wins.
+    pub(super) prefix: Option<String>,
+    /// Format of the objects or records. Compression (none, gzip, zstd) is told by content.
+    #[serde(default)]
+    pub(super) format: RawFormat,
+    /// How the store spells keys in its notifications.
+    pub(super) key_encoding: Option<RawKeyEncoding>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawKeyEncoding {
+    /// Try the decoded spelling, then the literal one.
+    Auto,
+    /// Form-urlencoded, as AWS and MinIO do.
+    Form,
+    /// The key as it is, as versitygw does.
+    Literal,
+}
+
+/// One column.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawField {
+    /// Name of the JSON field and of the column: lower-case letters, digits and underscores.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
+    pub(super) name: String,
+    /// utf8, int32, int64, float64, boolean, decimal(precision,scale), timestamp_ms, uuid or json.
+    #[serde(rename = "type")]
+    #[schemars(regex(
+        pattern = "^(utf8|int32|int64|float64|boolean|timestamp_ms|uuid|json|decimal\\( *[0-9]+ *, *[0-9]+ *\\))$"
+    ))]
+    pub(super) data_type: String,
+    /// A row without it (or with null) becomes a dead letter.
+    #[serde(default)]
+    pub(super) required: bool,
+    /// For timestamp_ms: the spellings to accept; left out, all of them.
+    #[schemars(length(min = 1))]
+    pub(super) formats: Option<Vec<RawTimestampFormat>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawTimestampFormat {
+    /// Text with an offset: 2026-01-31T12:00:00Z.
+    Rfc3339,
+    /// A JSON integer: milliseconds since 1970.
+    EpochMs,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawEvolution {
+    /// What to do with a field that the schema lacks.
+    #[serde(default)]
+    pub(super) new_field: RawNewField,
+    /// What to do with a value of another type than the schema says.
+    #[serde(default)]
+    #[expect(dead_code, reason = "one word is accepted: it states in the file what happens anyway")]
+    pub(super) type_change: RawTypeChange,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawNewField {
+    /// Let it go.
+    #[default]
+    Ignore,
+    /// Keep it in the JSON column `_rescued`.
+    Rescue,
+    /// The row becomes a dead letter.
+    Reject,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawTypeChange {
+    /// The row becomes a dead letter.
+    #[default]
+    Reject,
+}
+
+/// One step; exactly one key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(super) struct RawCleanStep {
+    /// Cuts white space off both ends; utf8 columns.
+    pub(super) trim: Option<Names>,
+    /// utf8 columns.
+    pub(super) lowercase: Option<Names>,
+    /// utf8 columns.
+    pub(super) uppercase: Option<Names>,
+    /// Column → value for nulls and, in utf8 columns, empty strings.
+    pub(super) default: Option<BTreeMap<String, Scalar>>,
+    /// Of rows of a micro-batch with equal values in all these columns, the newest stays.
+    pub(super) dedupe: Option<Names>,
+}
+
+/// A column, or a list of columns.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Names {
+    One(String),
+    Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl Names {
+    pub(super) fn list(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+/// A plain value, read as its column's type. Its text is taken from the file, so that no digit is lost.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "for the JSON Schema and for serde; values are taken from the tree")]
+pub(super) enum Scalar {
+    Text(String),
+    Number(f64),
+    Boolean(bool),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExpectation {
+    /// Shown with every row that fails it.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
+    pub(super) name: String,
+    /// SQL over the connector's columns, boolean. Null counts as failed.
+    pub(super) expr: String,
+    /// What becomes of a row that fails.
+    pub(super) on_fail: RawOnFail,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawOnFail {
+    /// Count it and keep the row.
+    Warn,
+    /// Let the row go; counted as `filtered`.
+    Drop,
+    /// The row becomes a dead letter.
+    Reject,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStaging {
+    /// Value of `type=` in the path.
+    #[serde(rename = "type")]
+    #[schemars(regex(pattern = "^[a-z][a-z0-9_-]*$"))]
+    pub(super) type_name: String,
+    /// The required timestamp_ms column that decides date and hour, in UTC.
+    pub(super) time: String,
+    /// Levels of the path behind `type=`: utf8 columns, `date`, `hour`.
+    #[schemars(length(min = 1))]
+    pub(super) by: Vec<String>,
+    /// A number of bytes, or a size such as 128MiB (the default).
+    pub(super) file_size_bytes_target: Option<RawSize>,
+}
+
+/// A number of bytes, or a text such as `64MiB`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawSize {
+    Bytes(u64),
+    Text(String),
+}
+
+/// Exactly one of `fact` and `dimension`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWarehouse {
+    /// A fact table: `fact_…`.
+    pub(super) fact: Option<String>,
+    /// A dimension table: `dim_…`.
+    pub(super) dimension: Option<String>,
+    /// Natural key: the required columns that name a row.
+    #[schemars(length(min = 1))]
+    pub(super) key: Vec<String>,
+    /// A timestamp_ms column: of two rows with one key the greater is the newer. Left out: the object's time.
+    pub(super) newer_by: Option<String>,
+    /// For facts: dimension → the column that holds its natural key.
+    #[serde(default)]
+    pub(super) dimensions: BTreeMap<String, RawDimensionLink>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDimensionLink {
+    /// The column that holds the natural key; null points at the unknown member.
+    pub(super) key: String,
+}
