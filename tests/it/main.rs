@@ -1,1 +1,3 @@
-fn main(){}
+//! Tests on the real servers of the stack; `make test` starts them and sets `SLUICE_…`.
+
+mod objects;
