@@ -1,1 +1,4 @@
+//! Tests on the real servers of the stack; `make test` starts them and sets `SLUICE_…`.
+
+mod objects;
 mod validate;

@@ -1,0 +1,212 @@
+//! The one transaction.
+
+use std::collections::HashSet;
+
+use deadpool_postgres::Pool;
+use thiserror::Error;
+
+use super::{LedgerError, Ledgers, Totals};
+use crate::catalog::{self, BatchRecord, CatalogError, DeadLetterSample, FileRecord, PartitionKey, SourcePartitionId};
+use crate::client::postgres;
+use crate::error::ErrorKind;
+use crate::types::{Fence, MicroBatchId, ObjectClaim, OffsetOutcome, OffsetRange};
+
+/// A micro-batch ready to become true: its files lie in `_pending/`.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    pub id: MicroBatchId,
+    pub fence: Fence,
+    pub offsets: OffsetRange,
+    pub ledgers: Ledgers,
+    pub totals: Totals,
+    pub files: Vec<FileRecord>,
+    pub claims: Vec<ObjectClaim>,
+    pub dead_letters: Vec<DeadLetterSample>,
+    /// Offset, timestamp (ms), SHA-256 of the last message covered.
+    pub last_message: Option<(i64, i64, [u8; 32])>,
+    pub oldest_message_at: Option<chrono::DateTime<chrono::Utc>>,
+    /// Topic of the manifest.
+    pub outbox_topic: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitOutcome {
+    Committed,
+    /// Another owner has taken the topic partition over: drop the micro-batch.
+    Fenced,
+    /// These (offset, record) pairs are claimed by another micro-batch: nothing was written; rebuild.
+    Claimed(HashSet<(i64, i32)>),
+}
+
+#[derive(Debug, Error)]
+pub enum CommitError {
+    #[error("the books of micro-batch {id} do not balance, nothing was committed")]
+    Unbalanced { id: MicroBatchId, source: LedgerError },
+    #[error("could not commit micro-batch {id}")]
+    Catalog { id: MicroBatchId, source: CatalogError },
+}
+
+impl CommitError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unbalanced { .. } => ErrorKind::Halt,
+            Self::Catalog { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// Makes a micro-batch true. Safe to call again with the same proposal after any error.
+pub async fn commit(
+    pool: &Pool,
+    key: &PartitionKey,
+    partition: SourcePartitionId,
+    proposal: &Proposal,
+) -> Result<CommitOutcome, CommitError> {
+    let id = proposal.id;
+    proposal
+        .ledgers
+        .assert_balance(proposal.offsets, proposal.totals)
+        .map_err(|source| CommitError::Unbalanced { id, source })?;
+    let catalog = |source| CommitError::Catalog { id, source };
+    let mut client = postgres::get(pool).await.map_err(|source| catalog(CatalogError::Connect(source)))?;
+    let transaction =
+        client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
+    catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
+    if catalog::exists(&transaction, id).await.map_err(catalog)? {
+        return Ok(CommitOutcome::Committed);
+    }
+    let swapped = catalog::compare_and_swap(
+        &transaction,
+        partition,
+        proposal.fence,
+        proposal.offsets,
+        proposal.last_message,
+    )
+    .await
+    .map_err(catalog)?;
+    if !swapped {
+        return Ok(CommitOutcome::Fenced);
+    }
+    if let Some(claimed) = write(&transaction, key, partition, proposal).await.map_err(catalog)? {
+        return Ok(CommitOutcome::Claimed(claimed));
+    }
+    transaction.commit().await.map_err(CatalogError::query("commit the micro-batch")).map_err(catalog)?;
+    Ok(CommitOutcome::Committed)
+}
+
+/// Writes everything the micro-batch consists of. `Some`: the claims that another micro-batch holds.
+async fn write(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    key: &PartitionKey,
+    partition: SourcePartitionId,
+    proposal: &Proposal,
+) -> Result<Option<HashSet<(i64, i32)>>, CatalogError> {
+    let id = proposal.id;
+    catalog::insert_micro_batch(transaction, &record(partition, proposal)).await?;
+    if !proposal.claims.is_empty() {
+        let claims: Vec<&ObjectClaim> = proposal.claims.iter().collect();
+        let inserted = catalog::insert_claims(transaction, key, id, &claims).await?;
+        let wanted: HashSet<(i64, i32)> =
+            proposal.claims.iter().map(|claim| (claim.message_offset, claim.record)).collect();
+        if inserted.len() < wanted.len() {
+            return Ok(Some(wanted.difference(&inserted).copied().collect()));
+        }
+    }
+    catalog::insert_outcome_counts(transaction, id, &proposal.ledgers.records()).await?;
+    if !proposal.files.is_empty() {
+        catalog::insert_files(transaction, id, &proposal.files).await?;
+        let message_key = format!("{}", key.topic_partition);
+        catalog::insert_outbox(transaction, id, &proposal.outbox_topic, &message_key, &manifest(key, proposal)).await?;
+    }
+    if !proposal.dead_letters.is_empty() {
+        catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;
+    }
+    Ok(None)
+}
+
+fn record(partition: SourcePartitionId, proposal: &Proposal) -> BatchRecord {
+    BatchRecord {
+        id: proposal.id,
+        source_partition_id: partition,
+        offsets: proposal.offsets,
+        skipped: false,
+        fence: proposal.fence,
+        object_count: proposal.totals.objects as i64,
+        row_in_count: proposal.totals.rows_in as i64,
+        row_out_count: proposal.totals.rows_out as i64,
+        oldest_message_at: proposal.oldest_message_at,
+    }
+}
+
+/// What downstream consumers are told, once or more, in the order of commits of a topic partition.
+fn manifest(key: &PartitionKey, proposal: &Proposal) -> serde_json::Value {
+    let files: Vec<serde_json::Value> = proposal
+        .files
+        .iter()
+        .map(|file| {
+            serde_json::json!({
+                "kind": file.kind,
+                "dataset": file.dataset,
+                "key": file.published_key,
+                "rows": file.row_count,
+                "bytes": file.size_bytes,
+                "connector": file.connector,
+                "connector_revision": file.connector_revision,
+                "schema_revision": file.schema_revision,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "version": 1,
+        "micro_batch_id": proposal.id.0,
+        "cluster_id": key.cluster_id,
+        "consumer_group": key.consumer_group,
+        "topic": key.topic_partition.topic.as_ref(),
+        "topic_partition": key.topic_partition.number,
+        "first_offset": proposal.offsets.first(),
+        "next_offset": proposal.offsets.next(),
+        "files": files,
+    })
+}
+
+/// Records that an operator moved the group past a range.
+pub async fn commit_skipped(
+    pool: &Pool,
+    partition: SourcePartitionId,
+    fence: Fence,
+    position: Option<i64>,
+    range: OffsetRange,
+) -> Result<CommitOutcome, CommitError> {
+    let id = MicroBatchId::generate();
+    let catalog = |source| CommitError::Catalog { id, source };
+    let mut client = postgres::get(pool).await.map_err(|source| catalog(CatalogError::Connect(source)))?;
+    let transaction =
+        client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
+    let (owner, next_offset) = catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
+    if owner != fence || next_offset != position {
+        return Ok(CommitOutcome::Fenced);
+    }
+    if position.is_none() {
+        catalog::set_first_position(&transaction, partition, fence, range.first()).await.map_err(catalog)?;
+    }
+    if !catalog::compare_and_swap(&transaction, partition, fence, range, None).await.map_err(catalog)? {
+        return Ok(CommitOutcome::Fenced);
+    }
+    let mut ledgers = Ledgers::default();
+    ledgers.offset(OffsetOutcome::Skipped, range.count());
+    let batch = BatchRecord {
+        id,
+        source_partition_id: partition,
+        offsets: range,
+        skipped: true,
+        fence,
+        object_count: 0,
+        row_in_count: 0,
+        row_out_count: 0,
+        oldest_message_at: None,
+    };
+    catalog::insert_micro_batch(&transaction, &batch).await.map_err(catalog)?;
+    catalog::insert_outcome_counts(&transaction, id, &ledgers.records()).await.map_err(catalog)?;
+    transaction.commit().await.map_err(CatalogError::query("commit the skipped range")).map_err(catalog)?;
+    Ok(CommitOutcome::Committed)
+}
