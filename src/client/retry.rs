@@ -24,7 +24,7 @@ use crate::telemetry::metrics;
 
 /// The first wait is logged, then the log falls silent for this long, doubling up to [`LOG_INTERVAL_MAX`].
 const LOG_INTERVAL_MIN: Duration = Duration::from_secs(5);
-const LOG_INTERVAL_MAX: Duration = Duration::from_secs(300);
+const LOG_INTERVAL_MAX: Duration = Duration::from_mins(5);
 
 /// How long to wait between tries, and when to give up. The default: 100 ms doubling to 15 s, for ever.
 #[derive(Debug, Clone)]
@@ -162,10 +162,15 @@ mod tests {
 
     async fn count_tries(policy: &RetryPolicy, kind: ErrorKind, succeed_at: u32) -> (u32, Result<u32, Failed>) {
         let tries = AtomicU32::new(0);
-        let result = retry(policy, "test", |error: &Failed| error.0, || async {
-            let this = tries.fetch_add(1, Ordering::Relaxed) + 1;
-            if this >= succeed_at { Ok(this) } else { Err(Failed(kind)) }
-        })
+        let result = retry(
+            policy,
+            "test",
+            |error: &Failed| error.0,
+            || async {
+                let this = tries.fetch_add(1, Ordering::Relaxed) + 1;
+                if this >= succeed_at { Ok(this) } else { Err(Failed(kind)) }
+            },
+        )
         .await;
         (tries.load(Ordering::Relaxed), result)
     }
@@ -200,7 +205,9 @@ mod tests {
     async fn a_stop_signal_ends_the_wait() {
         let (sender, stop) = watch::channel(false);
         let policy = RetryPolicy {
-            wait_min: Duration::from_secs(600), wait_max: Duration::from_secs(600), ..RetryPolicy::unless(stop)
+            wait_min: Duration::from_mins(10),
+            wait_max: Duration::from_mins(10),
+            ..RetryPolicy::unless(stop)
         };
         let waiting = count_tries(&policy, ErrorKind::Transient, u32::MAX);
         let (outcome, ()) = tokio::join!(waiting, async move {

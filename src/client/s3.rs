@@ -44,7 +44,7 @@ pub use list::{ListPage, ListedObject, ListedVersion};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// To the first byte of the answer, the sending of the request included: 128 MiB at 2 MB/s take a minute.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(2);
 /// A body that stands still for this long is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -155,7 +155,7 @@ impl S3Client {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|error| self.get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id)))?;
+            .map_err(|error| get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id)))?;
         let head = head_of(
             output.version_id(),
             output.e_tag(),
@@ -163,11 +163,12 @@ impl S3Client {
             output.content_length(),
             output.checksum_sha256(),
         )
-        .map_err(|what| self.get_error(bucket, key, self.place.corrupt(what, None)))?;
+        .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
         Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
     }
 
-    /// Without the body. An answer to HEAD has no words: a missing bucket looks like a missing object.
+    /// Without the body. An answer to HEAD has no words: a missing bucket, and on some servers an unknown
+    /// user, look like a missing object. Where that matters, use [`S3Client::open`].
     pub async fn head(&self, bucket: &str, key: &str, pin: Pin<'_>) -> Result<ObjectHead, S3Error> {
         self.rate.until_ready().await;
         let failed = |source| S3Error::Head { bucket: bucket.to_owned(), key: key.to_owned(), source };
@@ -181,7 +182,7 @@ impl S3Client {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|error| failed(self.place.failure(bucket, error).of_version(pin.version_id)))?;
+            .map_err(|error| failed(self.place.failure(bucket, error).of_version(pin.version_id).of_head()))?;
         head_of(
             output.version_id(),
             output.e_tag(),
@@ -189,7 +190,7 @@ impl S3Client {
             output.content_length(),
             output.checksum_sha256(),
         )
-        .map_err(|what| failed(self.place.corrupt(what, None)))
+        .map_err(|what| failed(self.place.corrupt(&what, None)))
     }
 
     /// Writes an object whole. `sha256` is that of `bytes`, computed here where `None`; the server checks it.
@@ -283,16 +284,14 @@ impl S3Client {
         // a listing of nothing, not HeadBucket: its errors come with a code and words
         self.rate.until_ready().await;
         let answer = self.sdk.list_objects_v2().bucket(bucket).max_keys(1).send().await;
-        let failed = |error| S3Error::HeadBucket {
-            bucket: bucket.to_owned(),
-            source: self.place.failure(bucket, error),
-        };
+        let failed =
+            |error| S3Error::HeadBucket { bucket: bucket.to_owned(), source: self.place.failure(bucket, error) };
         answer.map(|_| ()).map_err(failed)
     }
+}
 
-    fn get_error(&self, bucket: &str, key: &str, source: Failure) -> S3Error {
-        S3Error::Get { bucket: bucket.to_owned(), key: key.to_owned(), source }
-    }
+fn get_error(bucket: &str, key: &str, source: Failure) -> S3Error {
+    S3Error::Get { bucket: bucket.to_owned(), key: key.to_owned(), source }
 }
 
 fn head_of(

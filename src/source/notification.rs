@@ -186,7 +186,9 @@ impl Found {
                 }
                 Some(_) => {
                     return Err(NotificationError::Field {
-                        path: path.to_owned(), field, expected: "a JSON text or object"
+                        path: path.to_owned(),
+                        field,
+                        expected: "a JSON text or object",
                     });
                 }
             }

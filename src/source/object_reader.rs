@@ -48,7 +48,8 @@ use version::{choose, identity, matching};
 use versioning::VersioningCache;
 
 /// How long to wait before each further look for a missing object.
-const MISSING_WAITS: &[Duration] = &[Duration::from_millis(200), Duration::from_millis(500), Duration::from_millis(1200)];
+const MISSING_WAITS: &[Duration] =
+    &[Duration::from_millis(200), Duration::from_millis(500), Duration::from_millis(1200)];
 
 /// What is kept of an object that is too large.
 const HEAD_BYTES: u64 = 1 << 20;
@@ -96,9 +97,17 @@ impl ReadError {
 /// What became of an announced object.
 #[derive(Debug)]
 pub enum ReadOutcome {
-    Read { version: ObjectVersion, bytes: Bytes, reservation: Reservation },
+    Read {
+        version: ObjectVersion,
+        bytes: Bytes,
+        reservation: Reservation,
+    },
     /// Larger than `limits.object_bytes_max` as stored; `head` is its first MiB.
-    TooLarge { version: ObjectVersion, head: Bytes, reservation: Reservation },
+    TooLarge {
+        version: ObjectVersion,
+        head: Bytes,
+        reservation: Reservation,
+    },
     /// Every version that it can mean is claimed.
     Duplicate,
     /// It was overwritten before it could be read.
@@ -109,7 +118,7 @@ pub enum ReadOutcome {
 /// The same before the body is read.
 #[derive(Debug)]
 pub enum Opened {
-    Ready(OpenedObject),
+    Ready(Box<OpenedObject>),
     Duplicate,
     Stale,
     Missing,
@@ -332,7 +341,7 @@ impl<C: Claims> ObjectReader<C> {
             size_bytes: head.size_bytes,
         };
         let is_too_large = version.size_bytes > self.object_bytes_max;
-        Ok(Opened::Ready(OpenedObject { version, body, is_too_large, reservation, permit }))
+        Ok(Opened::Ready(Box::new(OpenedObject { version, body, is_too_large, reservation, permit })))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {

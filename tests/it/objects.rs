@@ -75,7 +75,7 @@ fn limits() -> Limits {
         json_depth_max: 64,
         s3_requests_per_s: None,
         drain_deadline: Duration::from_secs(25),
-        start_deadline: Duration::from_secs(60),
+        start_deadline: Duration::from_mins(1),
     }
 }
 
@@ -106,10 +106,6 @@ impl Store {
         let content = Bytes::copy_from_slice(content.as_bytes());
         let written = self.s3.put(&self.bucket, key, content, None, false).await.expect("it is written");
         (written.etag, written.version_id)
-    }
-
-    fn location(&self, key: &str) -> ObjectLocation {
-        ObjectLocation { bucket: self.bucket.clone(), key: key.to_owned() }
     }
 
     /// Overwrites the object until the store's clock shows another second than `etag@last-modified` did:

@@ -3,7 +3,7 @@
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 
-use super::{ObjectHead, S3Client, S3Error};
+use super::{ObjectHead, S3Client, S3Error, get_error};
 
 /// An object whose headers have come. Dropping it unread closes the connection.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl OpenObject {
         let bytes = reader.read_up_to(u64::MAX).await?;
         if bytes.len() as u64 != announced {
             let message = format!("got {} of {announced} bytes", bytes.len());
-            return Err(reader.corrupt(message, None));
+            return Err(reader.corrupt(&message, None));
         }
         Ok(bytes)
     }
@@ -50,7 +50,7 @@ impl OpenObject {
         let mut count = 0_u64;
         while let Some(chunk) = self.body.next().await {
             let chunk = chunk.map_err(|cause| {
-                self.corrupt(format!("the body broke off after {count} of {announced} bytes"), Some(cause.into()))
+                self.corrupt(&format!("the body broke off after {count} of {announced} bytes"), Some(cause.into()))
             })?;
             count += chunk.len() as u64;
             match &mut all {
@@ -71,7 +71,7 @@ impl OpenObject {
         Ok(all.map_or(only, BytesMut::freeze))
     }
 
-    fn corrupt(&self, message: String, cause: Option<Box<dyn std::error::Error + Send + Sync>>) -> S3Error {
-        self.client.get_error(&self.bucket, &self.key, self.client.place.corrupt(message, cause))
+    fn corrupt(&self, message: &str, cause: Option<Box<dyn std::error::Error + Send + Sync>>) -> S3Error {
+        get_error(&self.bucket, &self.key, self.client.place.corrupt(message, cause))
     }
 }

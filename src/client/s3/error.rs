@@ -12,23 +12,67 @@ use crate::error::ErrorKind;
 #[derive(Debug, thiserror::Error)]
 pub enum S3Error {
     #[error("cannot read object `{key}` of bucket `{bucket}`")]
-    Get { bucket: String, key: String, #[source] source: Failure },
+    Get {
+        bucket: String,
+        key: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot look at object `{key}` of bucket `{bucket}`")]
-    Head { bucket: String, key: String, #[source] source: Failure },
+    Head {
+        bucket: String,
+        key: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot write object `{key}` of bucket `{bucket}`")]
-    Put { bucket: String, key: String, #[source] source: Failure },
+    Put {
+        bucket: String,
+        key: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot copy object `{from}` to `{to}` in bucket `{bucket}`")]
-    Copy { bucket: String, from: String, to: String, #[source] source: Failure },
+    Copy {
+        bucket: String,
+        from: String,
+        to: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot delete object `{key}` of bucket `{bucket}`")]
-    Delete { bucket: String, key: String, #[source] source: Failure },
+    Delete {
+        bucket: String,
+        key: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot list bucket `{bucket}` under `{prefix}`")]
-    List { bucket: String, prefix: String, #[source] source: Failure },
+    List {
+        bucket: String,
+        prefix: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot list the versions of object `{key}` of bucket `{bucket}`")]
-    ListVersions { bucket: String, key: String, #[source] source: Failure },
+    ListVersions {
+        bucket: String,
+        key: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot ask whether bucket `{bucket}` keeps versions")]
-    GetVersioning { bucket: String, #[source] source: Failure },
+    GetVersioning {
+        bucket: String,
+        #[source]
+        source: Failure,
+    },
     #[error("cannot reach bucket `{bucket}`")]
-    HeadBucket { bucket: String, #[source] source: Failure },
+    HeadBucket {
+        bucket: String,
+        #[source]
+        source: Failure,
+    },
 }
 
 impl S3Error {
@@ -95,12 +139,9 @@ impl FailureClass {
         match self {
             // Callers that expect these ask for them by name; where nobody does, something is badly wrong.
             Self::Missing | Self::PreconditionFailed | Self::Unsupported => ErrorKind::Halt,
-            Self::BucketMissing
-            | Self::Denied
-            | Self::Busy
-            | Self::Unreachable
-            | Self::Corrupt
-            | Self::Refused => ErrorKind::Transient,
+            Self::BucketMissing | Self::Denied | Self::Busy | Self::Unreachable | Self::Corrupt | Self::Refused => {
+                ErrorKind::Transient
+            }
         }
     }
 }
@@ -119,6 +160,14 @@ impl Failure {
     /// Of a read that asked for a version: an id that cannot exist and a delete marker are missing objects.
     pub(super) fn of_version(mut self, version_id: Option<&str>) -> Self {
         if version_id.is_some() && matches!(self.code.as_str(), "InvalidArgument" | "MethodNotAllowed") {
+            self.class = FailureClass::Missing;
+        }
+        self
+    }
+
+    /// Of a HEAD, whose answers have no body: `NotFound` is what the SDK calls a 404 without one.
+    pub(super) fn of_head(mut self) -> Self {
+        if self.code == "NotFound" {
             self.class = FailureClass::Missing;
         }
         self
@@ -173,8 +222,13 @@ impl Place {
     }
 
     /// A body that cannot be trusted.
-    pub(super) fn corrupt(&self, message: String, cause: Option<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure { class: FailureClass::Corrupt, code: String::new(), message: format!("{message} (from {})", self.address), cause }
+    pub(super) fn corrupt(&self, message: &str, cause: Option<Box<dyn Error + Send + Sync>>) -> Failure {
+        Failure {
+            class: FailureClass::Corrupt,
+            code: String::new(),
+            message: format!("{message} (from {})", self.address),
+            cause,
+        }
     }
 
     fn answer(&self, class: FailureClass, status: u16, code: &str, said: &str, bucket: &str) -> String {
@@ -193,7 +247,9 @@ impl Place {
             FailureClass::Denied => format!("{address} refuses ({answer}): {}", advice(section, code)),
             FailureClass::Busy => format!("{address} cannot answer now ({answer})"),
             FailureClass::Unsupported => format!("{address} does not know this operation ({answer})"),
-            FailureClass::Unreachable | FailureClass::Corrupt => format!("the answer of {address} broke off ({answer})"),
+            FailureClass::Unreachable | FailureClass::Corrupt => {
+                format!("the answer of {address} broke off ({answer})")
+            }
             FailureClass::Refused => format!("{address} refuses ({answer})"),
         }
     }
@@ -202,24 +258,31 @@ impl Place {
 /// Source: Amazon S3 API Reference, "Error responses", read 2026-11; versitygw 1.6.0 and MinIO use the same codes.
 fn class_of(status: u16, code: &str) -> FailureClass {
     match code {
-        "NoSuchBucket" => return FailureClass::BucketMissing,
+        "NoSuchBucket" | "InvalidBucketName" => return FailureClass::BucketMissing,
         // the last two: a key that cannot exist
         "NoSuchKey" | "NoSuchVersion" | "KeyTooLongError" | "KeyTooLong" => return FailureClass::Missing,
         "PreconditionFailed" => return FailureClass::PreconditionFailed,
         "NotImplemented" => return FailureClass::Unsupported,
-        "ExpiredToken" | "InvalidToken" | "AuthorizationHeaderMalformed" | "PermanentRedirect" | "InvalidObjectState" => {
+        // versitygw 1.6.0 answers 404 to an access key that it does not know
+        "XAdminUserNotFound"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "InvalidObjectState" => {
             return FailureClass::Denied;
         }
         _ => {}
     }
     match status {
-        404 => FailureClass::Missing,
         412 => FailureClass::PreconditionFailed,
         301 | 307 | 401 | 403 => FailureClass::Denied,
         501 => FailureClass::Unsupported,
         // conflicts of concurrent requests, timeouts, throttling, and whatever the server admits to
         408 | 409 | 425 | 429 | 500.. => FailureClass::Busy,
         200..=299 => FailureClass::Corrupt,
+        // also a 404 without a known code: a proxy's or an unknown user's. An object is missing only where
+        // the store itself says so, for what is missing is never looked for again.
         _ => FailureClass::Refused,
     }
 }
@@ -229,7 +292,7 @@ fn advice(section: &str, code: &str) -> String {
         "RequestTimeTooSkewed" => "set this machine's clock".to_owned(),
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => format!("correct s3.{section}.region"),
         "InvalidObjectState" => "it is archived; restore it first".to_owned(),
-        "InvalidAccessKeyId" => format!("correct s3.{section}.access_key_id"),
+        "InvalidAccessKeyId" | "XAdminUserNotFound" => format!("correct s3.{section}.access_key_id"),
         "SignatureDoesNotMatch" => format!("correct s3.{section}.secret_access_key"),
         _ => format!(
             "check s3.{section}.access_key_id and its rights (without s3:ListBucket a missing object looks denied, too)"
@@ -246,7 +309,11 @@ mod tests {
         let cases = [
             (404, "NoSuchKey", FailureClass::Missing, ErrorKind::Halt),
             (404, "NoSuchVersion", FailureClass::Missing, ErrorKind::Halt),
-            (404, "", FailureClass::Missing, ErrorKind::Halt),
+            (404, "NotFound", FailureClass::Refused, ErrorKind::Transient),
+            (404, "", FailureClass::Refused, ErrorKind::Transient),
+            (404, "XAdminUserNotFound", FailureClass::Denied, ErrorKind::Transient),
+            (400, "InvalidBucketName", FailureClass::BucketMissing, ErrorKind::Transient),
+            (501, "VersioningNotConfigured", FailureClass::Unsupported, ErrorKind::Halt),
             (404, "NoSuchBucket", FailureClass::BucketMissing, ErrorKind::Transient),
             (400, "InvalidArgument", FailureClass::Refused, ErrorKind::Transient),
             (412, "PreconditionFailed", FailureClass::PreconditionFailed, ErrorKind::Halt),

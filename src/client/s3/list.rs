@@ -60,10 +60,10 @@ impl S3Client {
             })
         });
         let objects: Option<Vec<_>> = objects.collect();
-        let objects = objects.ok_or_else(|| failed(self.place.corrupt("an entry lacks key, time or size".into(), None)))?;
+        let objects = objects.ok_or_else(|| failed(self.place.corrupt("an entry lacks key, time or size", None)))?;
         let next = output.next_continuation_token().filter(|_| output.is_truncated() == Some(true));
         if output.is_truncated() == Some(true) && next.is_none() {
-            return Err(failed(self.place.corrupt("a page has a successor but no token for it".into(), None)));
+            return Err(failed(self.place.corrupt("a page has a successor but no token for it", None)));
         }
         Ok(ListPage { objects, next: next.map(ToOwned::to_owned) })
     }
@@ -105,7 +105,7 @@ impl S3Client {
                 let last_modified = version.last_modified().and_then(time);
                 let size_bytes = version.size().and_then(|size| u64::try_from(size).ok());
                 let (Some(last_modified), Some(size_bytes)) = (last_modified, size_bytes) else {
-                    return Err(failed(self.place.corrupt("a version lacks its time or size".into(), None)));
+                    return Err(failed(self.place.corrupt("a version lacks its time or size", None)));
                 };
                 versions.push(ListedVersion {
                     version_id: version.version_id().filter(|id| !id.is_empty()).unwrap_or("null").to_owned(),
@@ -122,7 +122,7 @@ impl S3Client {
                 return Ok(versions);
             }
             if key_marker.is_none() {
-                return Err(failed(self.place.corrupt("a page has a successor but no marker for it".into(), None)));
+                return Err(failed(self.place.corrupt("a page has a successor but no marker for it", None)));
             }
         }
     }

@@ -105,6 +105,18 @@ async fn answers_have_their_kind_and_say_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_404_that_is_not_the_stores_own_is_no_missing_object() {
+    let html = "<html><body>not found</body></html>";
+    let proxy = format!("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{html}", html.len());
+    let empty = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".to_owned();
+    for answer in [proxy, empty, refused("404 Not Found", "XAdminUserNotFound")] {
+        let error = get(&answer).await.expect_err("refused");
+        assert!(!error.is_missing(), "{}", chain(&error));
+        assert_eq!(error.kind(), ErrorKind::Transient, "{}", chain(&error));
+    }
+}
+
+#[tokio::test]
 async fn a_version_id_that_cannot_exist_is_a_missing_version() {
     let client = client_of(&refused("400 Bad Request", "InvalidArgument")).await;
     let pin = Pin { version_id: Some("nonsense"), etag: None };

@@ -71,5 +71,5 @@ pub(super) fn candidates(key: &str, spelling: KeySpelling, encoding: KeyEncoding
 /// `None` where the result is not UTF-8, which no key may be.
 pub(super) fn form_decoded(key: &str) -> Option<String> {
     let spaced: Vec<u8> = key.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
-    percent_decode(&spaced).decode_utf8().ok().map(|decoded| decoded.into_owned())
+    percent_decode(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }

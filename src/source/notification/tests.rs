@@ -40,11 +40,13 @@ fn sns(message: &Value) -> Value {
 fn sqs_received(messages: &[Value]) -> Value {
     let messages: Vec<Value> = messages
         .iter()
-        .map(|message| json!({
-            "MessageId": "5fea7756-0ea4-451a-a703-a558b933e274", "ReceiptHandle": "MbZj6wDWli",
-            "MD5OfBody": "fafb00f5732ab283681e124bf8747ed1", "Body": message.to_string(),
-            "Attributes": {"SenderId": "195004372649"}
-        }))
+        .map(|message| {
+            json!({
+                "MessageId": "5fea7756-0ea4-451a-a703-a558b933e274", "ReceiptHandle": "MbZj6wDWli",
+                "MD5OfBody": "fafb00f5732ab283681e124bf8747ed1", "Body": message.to_string(),
+                "Attributes": {"SenderId": "195004372649"}
+            })
+        })
         .collect();
     json!({ "Messages": messages })
 }
@@ -65,7 +67,8 @@ fn sqs_lambda(messages: &[Value]) -> Value {
 #[test]
 fn versitygw_samples_decode() {
     let lines = fixture("versitygw.jsonl");
-    let test_events = lines.iter().filter(|line| decode(line.as_bytes()).ok() == Some(Announcement::Ignored("test_event")));
+    let test_events =
+        lines.iter().filter(|line| decode(line.as_bytes()).ok() == Some(Announcement::Ignored("test_event")));
     assert_eq!(test_events.count(), 1);
     let events: Vec<ObjectEvent> =
         lines.iter().filter(|line| !line.contains("s3:TestEvent")).flat_map(|line| objects(line.as_bytes())).collect();
@@ -193,12 +196,21 @@ fn a_malformed_message_says_what_is_wrong() {
         (b"not json".to_vec(), "message is not JSON"),
         (b"\xff\xfe{}".to_vec(), "message is not JSON"),
         (b"42".to_vec(), "message is no notification: expected a JSON object"),
-        (b"{\"a\":1}".to_vec(), "message is no notification: expected `Records`, an EventBridge event, or an SNS or SQS envelope"),
+        (
+            b"{\"a\":1}".to_vec(),
+            "message is no notification: expected `Records`, an EventBridge event, or an SNS or SQS envelope",
+        ),
         (b"{\"Records\":{}}".to_vec(), "message: Records must be an array"),
-        (sns(&json!("hello")).to_string().replace("\\\"hello\\\"", "hello").into_bytes(), "message.Message is not JSON"),
+        (
+            sns(&json!("hello")).to_string().replace("\\\"hello\\\"", "hello").into_bytes(),
+            "message.Message is not JSON",
+        ),
         (version.to_string().into_bytes(), "message.Records[0]: eventVersion 3.0 is not supported, only 2.x is"),
         (no_version.to_string().into_bytes(), "message.Records[0]: eventVersion must be a text such as 2.1"),
-        (sqs_lambda(&[no_key]).to_string().into_bytes(), "message.Records[0].body.Records[0]: s3.object.key must be a text that is not empty"),
+        (
+            sqs_lambda(&[no_key]).to_string().into_bytes(),
+            "message.Records[0].body.Records[0]: s3.object.key must be a text that is not empty",
+        ),
         (deep.into_bytes(), "envelopes nested deeper than 8"),
     ];
     for (message, expected) in cases {
@@ -245,15 +257,46 @@ fn spellings_follow_what_the_store_gives_away() {
 /// JSON that looks like notifications now and then.
 fn any_json() -> impl Strategy<Value = Value> {
     let name = prop::sample::select(vec![
-        "Records", "Messages", "Message", "Body", "body", "Sns", "Type", "Event", "EventName", "Key", "s3", "bucket",
-        "object", "name", "key", "arn", "eventVersion", "eventName", "detail", "detail-type", "versionId", "size",
+        "Records",
+        "Messages",
+        "Message",
+        "Body",
+        "body",
+        "Sns",
+        "Type",
+        "Event",
+        "EventName",
+        "Key",
+        "s3",
+        "bucket",
+        "object",
+        "name",
+        "key",
+        "arn",
+        "eventVersion",
+        "eventName",
+        "detail",
+        "detail-type",
+        "versionId",
+        "size",
     ]);
     let text = prop::sample::select(vec![
-        "", "2.1", "ObjectCreated:Put", "s3:TestEvent", "raw", "a+b%", "{\"Records\":[]}", "\"\\\"x\\\"\"", "Object Created",
+        "",
+        "2.1",
+        "ObjectCreated:Put",
+        "s3:TestEvent",
+        "raw",
+        "a+b%",
+        "{\"Records\":[]}",
+        "\"\\\"x\\\"\"",
+        "Object Created",
     ]);
     let leaf = prop_oneof![
-        Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
-        text.prop_map(Value::from), ".{0,8}".prop_map(Value::from),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
     ];
     leaf.prop_recursive(6, 48, 5, move |inner| {
         prop_oneof![

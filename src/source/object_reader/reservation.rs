@@ -113,7 +113,10 @@ impl Drop for Reservation {
 
 impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reservation").field("location", &self.location).field("version", &self.version).finish()
+        f.debug_struct("Reservation")
+            .field("location", &self.location)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,10 +7,20 @@ use sluice::source::object_reader::ReadOutcome;
 
 use super::{Store, announced, announced_by_versitygw};
 
+/// Without `.` and empty components: a store over a file system folds those into other keys.
 const AWKWARD: &[&str] = &[
-    "events/a b.json", "events/a+b.json", "events/a%2Bb.json", "events/100%.json", "events/%20.json",
-    "source=web/date=2026-11-23/a b+c é.json", "ümlaut/日本語.json", "q?x=1&y=2;z,@:$!'()*~.json", "a/./b", "quote\"'<>&.json",
-    "[brackets]{braces}|pipe^caret`tick#hash.json", "double//slash.json", " leading and trailing ", "emoji-🚰.json",
+    "events/a b.json",
+    "events/a+b.json",
+    "events/a%2Bb.json",
+    "events/100%.json",
+    "events/%20.json",
+    "source=web/date=2026-11-23/a b+c é.json",
+    "ümlaut/日本語.json",
+    "q?x=1&y=2;z,@:$!'()*~.json",
+    "quote\"'<>&.json",
+    "[brackets]{braces}|pipe^caret`tick#hash.json",
+    " leading and trailing ",
+    "emoji-🚰.json",
 ];
 
 /// As AWS spells it in notifications.
@@ -28,13 +38,8 @@ async fn key_read(store: &Store, event: &ObjectEvent, encoding: KeyEncoding) -> 
 
 async fn every_spelling_finds_the_key(store: &Store) {
     for key in AWKWARD {
-        // a store may refuse a key, or fold it into another; what it keeps must be found
-        let content = format!("content of {key}");
-        if store.s3.put(&store.bucket, key, content.into(), None, false).await.is_err() {
-            continue;
-        }
-        let head = store.s3.head(&store.bucket, key, sluice::client::s3::Pin::default()).await.expect("just written");
-        let etag = head.etag.as_str();
+        let (etag, _) = store.put(key, &format!("content of {key}")).await;
+        let etag = etag.as_str();
         let encoded = announced(&store.bucket, &form_encoded(key), Some(etag), None);
         assert_eq!(key_read(store, &encoded, Auto).await, *key);
         assert_eq!(key_read(store, &encoded, Form).await, *key);

@@ -79,7 +79,7 @@ async fn an_empty_object_is_read() {
 async fn a_large_object_comes_whole_and_a_too_large_one_with_its_first_mebibyte() {
     let store = Store::unversioned().await;
     let limit = usize::try_from(limits().object_bytes_max).expect("small");
-    let content: String = (0..limit / 8).map(|line| format!("{line:07}\n")).collect();
+    let content = "a line\n!".repeat(limit / 8);
     store.put("fits", &content).await;
     store.put("does-not", &format!("{content}x")).await;
     let ReadOutcome::Read { bytes, .. } = read(&store, "fits", None).await else { panic!("it fits") };
@@ -110,16 +110,25 @@ async fn a_missing_bucket_and_wrong_credentials_are_transient_and_say_what_to_do
     let error = store.reader.read(&nowhere, Auto).await.expect_err("the bucket does not exist");
     assert_eq!(error.kind(), ErrorKind::Transient);
     let text = chain(&error);
-    assert!(text.contains("bucket `no-such-bucket-anywhere` does not exist at http") && text.contains("create it"), "{text}");
+    assert!(
+        text.contains("bucket `no-such-bucket-anywhere` does not exist at http") && text.contains("create it"),
+        "{text}"
+    );
 
-    let mut wrong = endpoint();
-    wrong.secret_access_key = "wrong".to_owned().into();
-    let s3 = S3Client::new("raw", &wrong, RequestRate::default());
-    let claims: &'static MemoryClaims = Box::leak(Box::default());
-    let reader = ObjectReader::new(s3, claims, &limits());
-    let event = announced(&store.bucket, "k", None, None);
-    let error = reader.read(&event, Auto).await.expect_err("the signature is wrong");
-    assert_eq!(error.kind(), ErrorKind::Transient);
-    assert!(matches!(&error, ReadError::Store(error) if error.class() == FailureClass::Denied));
-    assert!(chain(&error).contains("correct s3.raw.secret_access_key"), "{}", chain(&error));
+    let mut wrong_secret = endpoint();
+    wrong_secret.secret_access_key = "wrong".to_owned().into();
+    let mut wrong_user = endpoint();
+    wrong_user.access_key_id = "nobody".into();
+    for (wrong, setting) in [(wrong_secret, "secret_access_key"), (wrong_user, "access_key_id")] {
+        let s3 = S3Client::new("raw", &wrong, RequestRate::default());
+        let claims: &'static MemoryClaims = Box::leak(Box::default());
+        let reader = ObjectReader::new(s3, claims, &limits());
+        for version_id in [None, Some("01M84AX5S18MJBD5TS7DTCN30M")] {
+            let event = announced(&store.bucket, "k", None, version_id);
+            let error = reader.read(&event, Auto).await.expect_err("nobody may");
+            assert_eq!(error.kind(), ErrorKind::Transient);
+            assert!(matches!(&error, ReadError::Store(error) if error.class() == FailureClass::Denied));
+            assert!(chain(&error).contains(&format!("correct s3.raw.{setting}")), "{}", chain(&error));
+        }
+    }
 }

@@ -33,7 +33,9 @@ async fn write_a_b_a(store: &Store, key: &str) -> (String, String, [String; 3]) 
 #[tokio::test]
 async fn without_version_ids_each_version_is_read_once_in_any_order() {
     let store = Store::versioned().await;
-    for (key, order) in [("in-order", ["a", "b", "a"]), ("out-of-order", ["b", "a", "a"]), ("reversed", ["a", "a", "b"])] {
+    for (key, order) in
+        [("in-order", ["a", "b", "a"]), ("out-of-order", ["b", "a", "a"]), ("reversed", ["a", "a", "b"])]
+    {
         let (a, b, [v1, v2, v3]) = write_a_b_a(&store, key).await;
         let mut read = Vec::new();
         for which in order {
@@ -90,9 +92,9 @@ async fn announcements_in_flight_take_distinct_versions() {
     assert_eq!(versions.len(), 5);
     // one more than there are versions: the oldest reserved one again, for the commit to settle
     let extra = store.reader.read(&event, Auto).await.expect("the store answers");
-    let ReadOutcome::Read { version, .. } = extra else { panic!("read expected, got {extra:?}") };
+    let ReadOutcome::Read { version, reservation, .. } = extra else { panic!("read expected, got {extra:?}") };
     assert!(versions.contains(&version.version.as_str()));
-    drop(outcomes);
+    drop((outcomes, reservation));
     // given up without a commit: all free again, the oldest first
     let listed = store.s3.list_versions(&store.bucket, "k").await.expect("versions");
     let oldest = &listed.last().expect("five of them").version_id;
