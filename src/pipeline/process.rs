@@ -1,0 +1,390 @@
+//! One message: what it says, the objects it announces, their rows. Nothing here is written anywhere.
+//!
+//! # Retries
+//! Transient errors of the store and the catalog are retried for ever with capped backoff, until the
+//! owner stops. Whatever the same input would do again is an outcome, not an error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use super::context::TransformContext;
+use crate::client::kafka::Message;
+use crate::client::retry::{RetryPolicy, retry};
+use crate::config::{Connector, SourceKind};
+use crate::decode;
+use crate::source::notification::{self, Announcement, EventKind, ObjectEvent};
+use crate::source::object_reader::{Opened, ReadError, ReadOutcome, Reservation};
+use crate::telemetry::metrics;
+use crate::transform;
+use crate::types::{
+    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
+    TopicPartition,
+};
+
+use super::budget::MemoryShare;
+
+/// A message with everything it brings, and the memory that is accounted to it.
+#[derive(Debug)]
+pub struct ProcessedMessage {
+    pub message: Message,
+    pub outcome: OffsetOutcome,
+    pub objects: Vec<ProcessedObject>,
+    /// Rows of a direct record.
+    pub record: Option<ProcessedRows>,
+    /// Where the whole message is a dead letter.
+    pub dead_letter: Option<DeadLetter>,
+    pub memory: MemoryShare,
+}
+
+/// One announced object.
+#[derive(Debug)]
+pub struct ProcessedObject {
+    pub record: i32,
+    /// `None` where no connector wants it.
+    pub connector: Option<Arc<Connector>>,
+    pub outcome: ObjectOutcome,
+    pub claim: Option<ObjectClaim>,
+    pub rows: Option<ProcessedRows>,
+    /// Where the object is quarantined.
+    pub dead_letter: Option<DeadLetter>,
+    /// Keeps other announcements of the process from choosing the same version until the commit.
+    pub reservation: Option<Reservation>,
+}
+
+/// Rows of one origin after decoding, cleaning and expectations.
+#[derive(Debug)]
+pub struct ProcessedRows {
+    pub connector: Arc<Connector>,
+    pub rows: OriginRows,
+    pub rejects: Vec<RowReject>,
+    /// Rows read, rejected ones included.
+    pub row_count: u64,
+    pub filtered: u64,
+    pub unpacked_bytes: u64,
+    /// Location and version of the object they come from.
+    pub object: Option<ObjectVersion>,
+}
+
+impl ProcessedMessage {
+    /// When the message was written; 1970 where it carries no time.
+    pub fn announced_at(&self) -> DateTime<Utc> {
+        announced_at(&self.message)
+    }
+
+    /// All rows it brings.
+    pub fn rows(&self) -> impl Iterator<Item = &ProcessedRows> {
+        self.record.iter().chain(self.objects.iter().filter_map(|object| object.rows.as_ref()))
+    }
+}
+
+pub fn announced_at(message: &Message) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default()
+}
+
+/// What the memory budget is asked for before the message is processed: bytes.
+pub fn memory_estimate(message: &Message) -> u64 {
+    /// Arrow rows, their unpacked bytes and the staged file together, for each byte of a stored object.
+    const FACTOR: u64 = 6;
+    /// For objects whose announcement tells no size.
+    const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
+    let announced = message.payload.as_deref().and_then(|payload| notification::decode(payload).ok());
+    let objects: u64 = match announced {
+        Some(Announcement::Objects(events)) => events
+            .iter()
+            .map(|event| event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN))
+            .sum(),
+        _ => 0,
+    };
+    message.size_bytes() + objects.saturating_mul(FACTOR)
+}
+
+/// Why a message could not be processed now: its owner stopped, or something only a human can mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("a decoding task failed")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl ProcessError {
+    pub fn kind(&self) -> crate::error::ErrorKind {
+        match self {
+            Self::Read(source) => source.kind(),
+            Self::Task(_) => crate::error::ErrorKind::Halt,
+        }
+    }
+}
+
+/// Processes one message to its end.
+pub async fn process(
+    context: Arc<TransformContext>,
+    topic_partition: TopicPartition,
+    message: Message,
+    mut memory: MemoryShare,
+    retries: RetryPolicy,
+) -> Result<ProcessedMessage, ProcessError> {
+    let empty = |message: Message, outcome, memory| ProcessedMessage {
+        message,
+        outcome,
+        objects: Vec::new(),
+        record: None,
+        dead_letter: None,
+        memory,
+    };
+    if let Some(connector) = context.connectors.for_records(&topic_partition.topic).cloned() {
+        let Some(value) = message.payload.clone() else {
+            return Ok(empty(message, OffsetOutcome::Ignored, memory));
+        };
+        let origin = Origin {
+            message_offset: message.offset,
+            record: 0,
+            time: announced_at(&message),
+            order_hash: message.offset,
+        };
+        count_read(&connector, value.len() as u64);
+        let rows = decode_rows(&context, connector, Input::Record(value), origin, None).await?;
+        let mut processed = empty(message, OffsetOutcome::Decoded, memory);
+        match rows {
+            Ok(rows) => processed.record = Some(rows),
+            Err(fault) => {
+                processed.outcome = OffsetOutcome::Rejected;
+                processed.dead_letter = Some(whole_message(&processed.message, fault.reason, fault.detail));
+            }
+        }
+        return Ok(processed);
+    }
+    let Some(payload) = message.payload.clone() else {
+        return Ok(empty(message, OffsetOutcome::Ignored, memory));
+    };
+    let events = match notification::decode(&payload) {
+        Ok(Announcement::Objects(events)) => events,
+        Ok(Announcement::Ignored(_)) => return Ok(empty(message, OffsetOutcome::Ignored, memory)),
+        Err(error) => {
+            let letter = whole_message(&message, RejectReason::MalformedNotification, crate::error::chain(&error));
+            let mut processed = empty(message, OffsetOutcome::Rejected, memory);
+            processed.dead_letter = Some(letter);
+            return Ok(processed);
+        }
+    };
+    let mut objects = Vec::with_capacity(events.len());
+    for event in events {
+        let object = process_event(&context, &topic_partition, &message, event, &mut memory, &retries).await?;
+        objects.push(object);
+    }
+    Ok(ProcessedMessage { objects, ..empty(message, OffsetOutcome::Decoded, memory) })
+}
+
+fn whole_message(message: &Message, reason: RejectReason, detail: String) -> DeadLetter {
+    DeadLetter {
+        connector: String::new(),
+        reason,
+        detail,
+        message_offset: message.offset,
+        record: None,
+        row: None,
+        byte_offset: None,
+        object: None,
+        object_version: None,
+        bytes: message.payload.clone().unwrap_or_default(),
+    }
+}
+
+async fn process_event(
+    context: &Arc<TransformContext>,
+    topic_partition: &TopicPartition,
+    message: &Message,
+    event: ObjectEvent,
+    memory: &mut MemoryShare,
+    retries: &RetryPolicy,
+) -> Result<ProcessedObject, ProcessError> {
+    let connector = connector_for(context, topic_partition, &event);
+    let without_rows = |connector, outcome| ProcessedObject {
+        record: event.record,
+        connector,
+        outcome,
+        claim: None,
+        rows: None,
+        dead_letter: None,
+        reservation: None,
+    };
+    let Some(connector) = connector.filter(|_| event.kind == EventKind::Created) else {
+        return Ok(without_rows(None, ObjectOutcome::Filtered));
+    };
+    let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
+        return Ok(without_rows(None, ObjectOutcome::Filtered));
+    };
+    let memory = tokio::sync::Mutex::new(memory);
+    let outcome = retry(retries, "s3", ReadError::kind, || async {
+        match context.objects.open(&event, key_encoding).await? {
+            Opened::Ready(object) => {
+                memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
+                object.read().await
+            }
+            Opened::Duplicate => Ok(ReadOutcome::Duplicate),
+            Opened::Stale => Ok(ReadOutcome::Stale),
+            Opened::Missing => Ok(ReadOutcome::Missing),
+        }
+    })
+    .await?;
+    let wanted = Wanted { context, connector: &connector, message, record: event.record };
+    match outcome {
+        ReadOutcome::Duplicate => Ok(without_rows(Some(connector), ObjectOutcome::Duplicate)),
+        ReadOutcome::Stale => Ok(without_rows(Some(connector), ObjectOutcome::Stale)),
+        ReadOutcome::Missing => Ok(without_rows(Some(connector), ObjectOutcome::Missing)),
+        ReadOutcome::TooLarge { version, head, reservation } => {
+            let detail = format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
+            let fault = Fault { reason: RejectReason::ObjectTooLarge, detail };
+            Ok(wanted.quarantined(version, head, reservation, fault))
+        }
+        ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await,
+    }
+}
+
+/// The connector that wants the object under any spelling of its key, tried in order.
+fn connector_for(
+    context: &TransformContext,
+    topic_partition: &TopicPartition,
+    event: &ObjectEvent,
+) -> Option<Arc<Connector>> {
+    if event.bucket == context.lake_bucket && context.lake_is_raw_store {
+        return None;
+    }
+    event.key_candidates(crate::config::KeyEncoding::Auto).iter().find_map(|key| {
+        context.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned()
+    })
+}
+
+/// An object that a connector wants.
+struct Wanted<'a> {
+    context: &'a Arc<TransformContext>,
+    connector: &'a Arc<Connector>,
+    message: &'a Message,
+    record: i32,
+}
+
+impl Wanted<'_> {
+    fn claim(&self, version: &ObjectVersion, quarantined: bool) -> ObjectClaim {
+        ObjectClaim {
+            version: version.clone(),
+            message_offset: self.message.offset,
+            record: self.record,
+            connector: self.connector.name.clone(),
+            quarantined,
+            announced_at: announced_at(self.message),
+        }
+    }
+
+    fn quarantined(
+        &self,
+        version: ObjectVersion,
+        bytes: Bytes,
+        reservation: Reservation,
+        fault: Fault,
+    ) -> ProcessedObject {
+        let letter = DeadLetter {
+            connector: self.connector.name.clone(),
+            reason: fault.reason,
+            detail: fault.detail,
+            message_offset: self.message.offset,
+            record: Some(self.record),
+            row: None,
+            byte_offset: None,
+            object: Some(version.location.clone()),
+            object_version: Some(version.version.clone()),
+            bytes,
+        };
+        ProcessedObject {
+            record: self.record,
+            connector: Some(Arc::clone(self.connector)),
+            outcome: ObjectOutcome::Quarantined,
+            claim: Some(self.claim(&version, true)),
+            rows: None,
+            dead_letter: Some(letter),
+            reservation: Some(reservation),
+        }
+    }
+
+    async fn decoded(
+        &self,
+        version: ObjectVersion,
+        bytes: Bytes,
+        reservation: Reservation,
+    ) -> Result<ProcessedObject, ProcessError> {
+        count_read(self.connector, bytes.len() as u64);
+        let origin = Origin {
+            message_offset: self.message.offset,
+            record: self.record,
+            time: version.last_modified,
+            order_hash: version.order_hash(),
+        };
+        let connector = Arc::clone(self.connector);
+        let input = Input::Object(bytes.clone());
+        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone())).await?;
+        Ok(match rows {
+            Err(fault) => self.quarantined(version, bytes, reservation, fault),
+            Ok(rows) => ProcessedObject {
+                record: self.record,
+                connector: Some(Arc::clone(self.connector)),
+                outcome: ObjectOutcome::Emitted,
+                claim: Some(self.claim(&version, false)),
+                rows: Some(rows),
+                dead_letter: None,
+                reservation: Some(reservation),
+            },
+        })
+    }
+}
+
+/// Why an object as a whole cannot be read.
+struct Fault {
+    reason: RejectReason,
+    detail: String,
+}
+
+enum Input {
+    Object(Bytes),
+    Record(Bytes),
+}
+
+/// Decodes, cleans and checks on a thread for CPU work.
+async fn decode_rows(
+    context: &Arc<TransformContext>,
+    connector: Arc<Connector>,
+    input: Input,
+    origin: Origin,
+    object: Option<ObjectVersion>,
+) -> Result<Result<ProcessedRows, Fault>, ProcessError> {
+    let context = Arc::clone(context);
+    let work = move || {
+        let limits = &context.decode_limits;
+        let decoded = match input {
+            Input::Object(bytes) => decode::decode_object(&connector, bytes, limits)
+                .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
+            Input::Record(value) => decode::decode_record(&connector, value, limits),
+        };
+        let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
+        metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
+        let transformed = transform::apply(context.plan(&connector), decoded)
+            .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
+        for (expectation, count) in &transformed.failures {
+            metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
+        }
+        Ok(ProcessedRows {
+            connector,
+            rows: OriginRows { origin, batches: transformed.batches },
+            rejects: transformed.rejects,
+            row_count,
+            filtered: transformed.filtered,
+            unpacked_bytes,
+            object,
+        })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(ProcessError::Task)
+}
+
+fn count_read(connector: &Connector, bytes: u64) {
+    metrics().object_read_bytes.with_label_values(&[&connector.name]).inc_by(bytes);
+}
