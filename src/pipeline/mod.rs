@@ -1,1 +1,24 @@
-//! pipeline
+//! The stages wired together: `source … commit` per topic partition, publish and load beside them.
+//!
+//! # Contract
+//! One task owns a topic partition from its assignment to its revocation ([`partition`]). Memory in
+//! flight is bounded by one budget ([`budget`]); CPU work runs on blocking threads. SIGTERM drains:
+//! open micro-batches are committed, the group is left, and what does not end by the deadline is dropped,
+//! which loses nothing.
+
+mod absent;
+mod batch_writer;
+mod budget;
+mod build;
+mod context;
+mod load_worker;
+mod partition;
+mod position;
+mod process;
+mod run;
+mod start;
+
+pub use context::TransformContext;
+pub use load_worker::LoadWorker;
+pub use run::{Role, RunError, RunHandle, run};
+pub use start::{StartError, Started, connect};

@@ -4,6 +4,7 @@
 //! Transient errors of the store and the catalog are retried for ever with capped backoff, until the
 //! owner stops. Whatever the same input would do again is an outcome, not an error.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -175,6 +176,33 @@ pub async fn process(
         objects.push(object);
     }
     Ok(ProcessedMessage { objects, ..empty(message, OffsetOutcome::Decoded, memory) })
+}
+
+/// Reads the objects again whose claims another micro-batch holds: they are duplicates now, or, where the
+/// announcement names no version, the next version that nobody has claimed.
+pub async fn process_again(
+    context: &Arc<TransformContext>,
+    topic_partition: &TopicPartition,
+    processed: &mut ProcessedMessage,
+    lost: &HashSet<(i64, i32)>,
+    retries: &RetryPolicy,
+) -> Result<(), ProcessError> {
+    let message = processed.message.clone();
+    let Some(Ok(Announcement::Objects(events))) = message.payload.as_deref().map(notification::decode) else {
+        return Ok(());
+    };
+    for event in events {
+        if !lost.contains(&(message.offset, event.record)) {
+            continue;
+        }
+        if let Some(object) = processed.objects.iter_mut().find(|object| object.record == event.record) {
+            // before the reader looks: it would pass over a version that is still reserved
+            object.reservation = None;
+            *object =
+                process_event(context, topic_partition, &message, event, &mut processed.memory, retries).await?;
+        }
+    }
+    Ok(())
 }
 
 fn whole_message(message: &Message, reason: RejectReason, detail: String) -> DeadLetter {

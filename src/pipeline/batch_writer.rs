@@ -1,0 +1,166 @@
+//! From a sealed batch to a committed one: build, upload, commit; again where a claim was lost.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::build::{BuildError, Built, SealedBatch, Upload, build};
+use super::context::TransformContext;
+use super::position::Ownership;
+use super::process::{ProcessError, process_again};
+use crate::client::retry::{RetryPolicy, retry};
+use crate::client::s3::S3Error;
+use crate::commit::{CommitError, CommitOutcome, Proposal, commit};
+use crate::error::ErrorKind;
+use crate::telemetry::metrics;
+use crate::types::MicroBatchId;
+
+/// PUTs of one micro-batch at a time.
+const UPLOADS_IN_FLIGHT: usize = 8;
+
+pub(super) enum Written {
+    Committed(MicroBatchId),
+    Fenced,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("a building task failed")]
+    Task(#[source] tokio::task::JoinError),
+    #[error("could not put a file into the lake")]
+    Upload(#[source] S3Error),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error("could not read an object again")]
+    Again(#[source] ProcessError),
+}
+
+impl WriteError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Build(_) | Self::Task(_) => ErrorKind::Halt,
+            Self::Upload(source) => source.kind(),
+            Self::Commit(source) => source.kind(),
+            Self::Again(source) => source.kind(),
+        }
+    }
+}
+
+pub(super) struct BatchWriter<'a> {
+    pub(super) context: &'a Arc<TransformContext>,
+    pub(super) ownership: &'a Ownership,
+    pub(super) retries: RetryPolicy,
+}
+
+impl BatchWriter<'_> {
+    /// Ends with the batch committed, or with the news that it is somebody else's.
+    pub(super) async fn write(&self, mut sealed: SealedBatch) -> Result<Written, WriteError> {
+        loop {
+            let started = Instant::now();
+            let (built, back) = self.build(sealed).await?;
+            sealed = back;
+            self.upload(&built).await?;
+            observe("stage", started);
+            let started = Instant::now();
+            let proposal = &built.proposal;
+            let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
+                commit(&self.context.catalog, &self.ownership.key, self.ownership.partition, proposal)
+            })
+            .await?;
+            observe("commit", started);
+            let topic = &self.ownership.key.topic_partition.topic;
+            let result = metrics().micro_batches.clone();
+            match outcome {
+                CommitOutcome::Committed => {
+                    result.with_label_values(&[topic.as_ref(), "committed"]).inc();
+                    self.count(&built);
+                    return Ok(Written::Committed(proposal.id));
+                }
+                CommitOutcome::Fenced => {
+                    result.with_label_values(&[topic.as_ref(), "fenced"]).inc();
+                    metrics().commit_fenced.with_label_values(&[topic.as_ref()]).inc();
+                    tracing::warn!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, "commit refused: a newer owner exists");
+                    self.discard(&built).await;
+                    return Ok(Written::Fenced);
+                }
+                CommitOutcome::Claimed(lost) => {
+                    result.with_label_values(&[topic.as_ref(), "rebuilt"]).inc();
+                    tracing::info!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, count = lost.len(), "objects are claimed by another micro-batch, building again");
+                    self.discard(&built).await;
+                    for processed in &mut sealed.messages {
+                        let offset = processed.message.offset;
+                        if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
+                            process_again(self.context, &sealed.topic_partition, processed, &lost, &self.retries)
+                                .await
+                                .map_err(WriteError::Again)?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {
+        let context = Arc::clone(self.context);
+        let built = tokio::task::spawn_blocking(move || build(&context, &sealed).map(|built| (built, sealed)));
+        Ok(built.await.map_err(WriteError::Task)??)
+    }
+
+    async fn upload(&self, built: &Built) -> Result<(), WriteError> {
+        let put = |upload: &'_ Upload| {
+            let (key, bytes, sha256) = (upload.key.clone(), upload.bytes.clone(), upload.sha256);
+            async move {
+                retry(&self.retries, "s3", S3Error::kind, || {
+                    self.context.lake.put(&self.context.lake_bucket, &key, bytes.clone(), Some(sha256), false)
+                })
+                .await
+                .map(|_| ())
+            }
+        };
+        stream::iter(built.uploads.iter().map(put))
+            .buffer_unordered(UPLOADS_IN_FLIGHT)
+            .try_collect::<Vec<()>>()
+            .await
+            .map(|_| ())
+            .map_err(WriteError::Upload)
+    }
+
+    /// Files that no commit will name. What cannot be deleted now is an orphan, harmless in `_pending/`.
+    async fn discard(&self, built: &Built) {
+        for upload in &built.uploads {
+            if let Err(error) = self.context.lake.delete(&self.context.lake_bucket, &upload.key).await {
+                tracing::debug!(component = "s3", key = upload.key, error = %crate::error::chain(&error), "an unused file stays in _pending");
+            }
+        }
+    }
+
+    fn count(&self, built: &Built) {
+        let proposal: &Proposal = &built.proposal;
+        let topic = self.ownership.key.topic_partition.topic.as_ref();
+        for (outcome, count) in proposal.ledgers.offsets() {
+            metrics().offsets.with_label_values(&[topic, outcome.as_str()]).inc_by(count);
+        }
+        for (connector, outcome, count) in proposal.ledgers.objects() {
+            metrics().objects.with_label_values(&[connector, outcome.as_str()]).inc_by(count);
+        }
+        for (connector, outcome, count) in proposal.ledgers.rows() {
+            metrics().rows_in.with_label_values(&[connector, outcome.as_str()]).inc_by(count);
+        }
+        for (dataset, count) in proposal.ledgers.datasets() {
+            metrics().rows_out.with_label_values(&[dataset]).inc_by(count);
+        }
+        for ((connector, reason), count) in &built.dead_letter_counts {
+            metrics().dead_letters.with_label_values(&[connector.as_str(), reason]).inc_by(*count);
+        }
+        for upload in &built.uploads {
+            metrics().staged_bytes.with_label_values(&[&upload.dataset]).inc_by(upload.bytes.len() as u64);
+        }
+    }
+}
+
+fn observe(stage: &str, started: Instant) {
+    metrics().micro_batch_seconds.with_label_values(&[stage]).observe(started.elapsed().as_secs_f64());
+}

@@ -1,0 +1,243 @@
+//! From processed messages to a proposal for the commit: dedupe, Parquet, ledgers, claims.
+//!
+//! Pure but for the CPU it takes: the same messages give the same proposal, so it is made again
+//! whenever the commit finds that another micro-batch holds one of the claims.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+
+use super::context::TransformContext;
+use super::process::{ProcessedMessage, ProcessedRows, announced_at};
+use crate::catalog::{DeadLetterSample, FileRecord};
+use crate::commit::{Ledgers, Proposal, Totals};
+use crate::config::Connector;
+use crate::error::chain;
+use crate::stage;
+use crate::transform;
+use crate::types::{
+    DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
+    RowOutcome, StagedFile, TopicPartition,
+};
+
+/// Samples that the catalog keeps of each connector and reason.
+const SAMPLES_MAX: usize = 10;
+const SAMPLE_BYTES_MAX: usize = 4096;
+
+/// A proposal, and the bytes of the files it names.
+pub struct Built {
+    pub proposal: Proposal,
+    pub uploads: Vec<Upload>,
+    /// By connector and reason.
+    pub dead_letter_counts: BTreeMap<(String, &'static str), u64>,
+}
+
+pub struct Upload {
+    pub key: String,
+    pub dataset: String,
+    pub bytes: bytes::Bytes,
+    pub sha256: [u8; 32],
+}
+
+/// The messages of one offset range, in offset order; offsets without a message are absent.
+pub struct SealedBatch {
+    pub topic_partition: TopicPartition,
+    pub fence: Fence,
+    pub offsets: OffsetRange,
+    pub messages: Vec<ProcessedMessage>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("could not dedupe the rows of connector `{connector}`: {detail}")]
+    Dedupe { connector: String, detail: String },
+    #[error("could not encode the files of connector `{connector}`: {detail}")]
+    Encode { connector: String, detail: String },
+}
+
+/// What one pass over the messages collects.
+#[derive(Default)]
+struct Collected {
+    ledgers: Ledgers,
+    totals: Totals,
+    claims: Vec<ObjectClaim>,
+    rows: BTreeMap<String, (Arc<Connector>, Vec<OriginRows>)>,
+    dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+}
+
+/// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
+pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, BuildError> {
+    let id = MicroBatchId::generate();
+    let mut collected = Collected::default();
+    let mut claimed = HashSet::new();
+    for message in &sealed.messages {
+        collected.message(message, &mut claimed);
+    }
+    let absent = sealed.offsets.count() - sealed.messages.len() as u64;
+    collected.ledgers.offset(OffsetOutcome::Absent, absent);
+    let mut files = collected.encode_rows(&sealed.topic_partition, id)?;
+    files.extend(encode_dead_letters(context, sealed, id, &collected.dead_letters)?);
+    collected.totals.rows_out = count_rows(&files, FileKind::Data);
+    collected.totals.dead_letters = count_rows(&files, FileKind::DeadLetter);
+    let last = sealed.messages.last().map(|processed| &processed.message);
+    let (records, uploads) = files.into_iter().map(|file| file_record(id, file)).unzip();
+    let proposal = Proposal {
+        id,
+        fence: sealed.fence,
+        offsets: sealed.offsets,
+        ledgers: collected.ledgers,
+        totals: collected.totals,
+        files: records,
+        claims: collected.claims,
+        dead_letters: samples(&collected.dead_letters),
+        last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
+        oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
+        outbox_topic: context.outbox_topic.clone(),
+    };
+    let mut dead_letter_counts = BTreeMap::new();
+    for (letter, _) in &collected.dead_letters {
+        *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
+    }
+    Ok(Built { proposal, uploads, dead_letter_counts })
+}
+
+fn count_rows(files: &[StagedFile], kind: FileKind) -> u64 {
+    files.iter().filter(|file| file.kind == kind).map(|file| file.row_count).sum()
+}
+
+impl Collected {
+    fn message(&mut self, processed: &ProcessedMessage, claimed: &mut HashSet<(String, String, String)>) {
+        let time = announced_at(&processed.message);
+        self.ledgers.offset(processed.outcome, 1);
+        self.dead_letters.extend(processed.dead_letter.clone().map(|letter| (letter, time)));
+        if let Some(rows) = &processed.record {
+            self.rows(rows, time);
+        }
+        for object in &processed.objects {
+            let connector = object.connector.as_ref().map_or("", |connector| connector.name.as_str());
+            self.totals.objects += 1;
+            // the same version announced twice within one micro-batch
+            let repeated = object.claim.as_ref().is_some_and(|claim| {
+                let location = &claim.version.location;
+                !claimed.insert((location.bucket.clone(), location.key.clone(), claim.version.version.clone()))
+            });
+            if repeated {
+                self.ledgers.object(connector, ObjectOutcome::Duplicate);
+                continue;
+            }
+            self.ledgers.object(connector, object.outcome);
+            self.claims.extend(object.claim.clone());
+            self.dead_letters.extend(object.dead_letter.clone().map(|letter| (letter, time)));
+            if let Some(rows) = &object.rows {
+                self.rows(rows, time);
+            }
+        }
+    }
+
+    fn rows(&mut self, rows: &ProcessedRows, time: DateTime<Utc>) {
+        let name = &rows.connector.name;
+        self.totals.rows_in += rows.row_count;
+        self.ledgers.rows_in(name, RowOutcome::Filtered, rows.filtered);
+        self.ledgers.rows_in(name, RowOutcome::Rejected, rows.rejects.len() as u64);
+        let origin = &rows.rows.origin;
+        let letters = rows.rejects.iter().map(|reject| DeadLetter {
+            connector: name.clone(),
+            reason: reject.reason,
+            detail: reject.detail.clone(),
+            message_offset: origin.message_offset,
+            record: Some(origin.record),
+            row: Some(reject.row),
+            byte_offset: Some(reject.byte_offset),
+            object: rows.object.as_ref().map(|version| version.location.clone()),
+            object_version: rows.object.as_ref().map(|version| version.version.clone()),
+            bytes: reject.bytes.clone(),
+        });
+        self.dead_letters.extend(letters.map(|letter| (letter, time)));
+        let entry = self.rows.entry(name.clone()).or_insert_with(|| (Arc::clone(&rows.connector), Vec::new()));
+        entry.1.push(rows.rows.clone());
+    }
+
+    fn encode_rows(
+        &mut self,
+        topic_partition: &TopicPartition,
+        id: MicroBatchId,
+    ) -> Result<Vec<StagedFile>, BuildError> {
+        let mut files = Vec::new();
+        for (name, (connector, rows)) in std::mem::take(&mut self.rows) {
+            let (rows, duplicates) = transform::dedupe(&connector, rows)
+                .map_err(|error| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) })?;
+            self.ledgers.rows_in(&name, RowOutcome::Duplicate, duplicates);
+            let passed = rows.iter().flat_map(|origin| &origin.batches).map(|batch| batch.num_rows() as u64).sum();
+            self.ledgers.rows_in(&name, RowOutcome::Passed, passed);
+            self.ledgers.rows_out(&name, &connector.staging.dataset, passed);
+            let encoded = stage::encode(&connector, topic_partition, id, &rows)
+                .map_err(|error| BuildError::Encode { connector: name.clone(), detail: chain(&error) })?;
+            files.extend(encoded);
+        }
+        Ok(files)
+    }
+}
+
+fn encode_dead_letters(
+    context: &TransformContext,
+    sealed: &SealedBatch,
+    id: MicroBatchId,
+    letters: &[(DeadLetter, DateTime<Utc>)],
+) -> Result<Vec<StagedFile>, BuildError> {
+    let revision_of = |name: &str| {
+        context.connectors.by_name(name).map_or_else(Default::default, |connector| {
+            (connector.revision.clone(), connector.schema_revision.clone())
+        })
+    };
+    stage::encode_dead_letters(&sealed.topic_partition, id, letters, revision_of)
+        .map_err(|error| BuildError::Encode { connector: "dead letters".to_owned(), detail: chain(&error) })
+}
+
+fn file_record(id: MicroBatchId, file: StagedFile) -> (FileRecord, Upload) {
+    let sha256: [u8; 32] = Sha256::digest(&file.bytes).into();
+    let pending_key = stage::pending_key(id, file.file_id);
+    let record = FileRecord {
+        file_id: file.file_id,
+        kind: file.kind.as_str(),
+        published_key: stage::published_key(id, &file),
+        pending_key: pending_key.clone(),
+        connector: file.connector,
+        connector_revision: file.connector_revision,
+        schema_revision: file.schema_revision,
+        table_partition: file.table_partition.0,
+        row_count: file.row_count as i64,
+        size_bytes: file.bytes.len() as i64,
+        sha256: sha256.to_vec(),
+        event_time_min: file.event_time_min,
+        event_time_max: file.event_time_max,
+        dataset: file.dataset.clone(),
+    };
+    (record, Upload { key: pending_key, dataset: file.dataset, bytes: file.bytes, sha256 })
+}
+
+fn samples(letters: &[(DeadLetter, DateTime<Utc>)]) -> Vec<DeadLetterSample> {
+    let mut taken: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut samples = Vec::new();
+    for (letter, _) in letters {
+        let count = taken.entry((&letter.connector, letter.reason.as_str())).or_insert(0);
+        *count += 1;
+        if *count > SAMPLES_MAX {
+            continue;
+        }
+        samples.push(DeadLetterSample {
+            connector: letter.connector.clone(),
+            reason: letter.reason.as_str(),
+            detail: letter.detail.replace('\0', "\u{fffd}"),
+            message_offset: letter.message_offset,
+            record: letter.record,
+            row: letter.row,
+            bucket: letter.object.as_ref().map(|object| object.bucket.clone()),
+            key: letter.object.as_ref().map(|object| object.key.clone()),
+            version: letter.object_version.clone(),
+            sample: letter.bytes[..letter.bytes.len().min(SAMPLE_BYTES_MAX)].to_vec(),
+        });
+    }
+    samples
+}

@@ -1,0 +1,116 @@
+//! What the workers of a process share, built once at start.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+
+use super::budget::MemoryBudget;
+use crate::catalog;
+use crate::client::postgres;
+use crate::client::rate::RequestRate;
+use crate::client::s3::S3Client;
+use crate::commit::BatchLimits;
+use crate::config::{Connector, Connectors, Settings};
+use crate::decode::DecodeLimits;
+use crate::source::object_reader::{Claims, ClaimsError, ObjectReader};
+use crate::transform::{TransformError, TransformPlan};
+use crate::types::ObjectLocation;
+
+/// Everything the transform role needs besides Kafka.
+pub struct TransformContext {
+    pub connectors: Connectors,
+    plans: HashMap<String, TransformPlan>,
+    pub objects: ObjectReader<CatalogClaims>,
+    pub lake: S3Client,
+    pub lake_bucket: String,
+    /// One store holds raw and lake: our own writes are announced to us as well.
+    pub lake_is_raw_store: bool,
+    pub catalog: Pool,
+    pub budget: MemoryBudget,
+    pub batch_limits: BatchLimits,
+    pub decode_limits: DecodeLimits,
+    /// Messages of one topic partition that are processed at once.
+    pub messages_in_flight_max: usize,
+    pub cluster_id: String,
+    pub consumer_group: String,
+    pub outbox_topic: String,
+    /// Names this process in the history of fences.
+    pub process: String,
+}
+
+impl TransformContext {
+    /// Plans every connector's expectations.
+    pub fn new(
+        settings: &Settings,
+        connectors: Connectors,
+        catalog: Pool,
+        cluster_id: String,
+    ) -> Result<Self, TransformError> {
+        let plans = connectors
+            .all
+            .iter()
+            .map(|connector| Ok((connector.name.clone(), TransformPlan::new(connector)?)))
+            .collect::<Result<_, TransformError>>()?;
+        let rate = RequestRate::new(settings.limits.s3_requests_per_s);
+        let raw = S3Client::new("raw", &settings.s3.raw, rate.clone());
+        let claims = CatalogClaims {
+            pool: catalog.clone(),
+            cluster_id: cluster_id.clone(),
+            consumer_group: settings.kafka.group.clone(),
+        };
+        let limits = &settings.limits;
+        Ok(Self {
+            connectors,
+            plans,
+            objects: ObjectReader::new(raw, claims, limits),
+            lake: S3Client::new("lake", &settings.s3.lake, rate),
+            lake_bucket: settings.s3.lake_bucket.clone(),
+            lake_is_raw_store: settings.s3.lake.endpoint == settings.s3.raw.endpoint,
+            catalog,
+            budget: MemoryBudget::new(limits.memory_bytes_max),
+            batch_limits: BatchLimits::new(limits),
+            decode_limits: DecodeLimits {
+                record_bytes_max: limits.record_bytes_max,
+                json_depth_max: limits.json_depth_max,
+                object_bytes_max: limits.object_bytes_max,
+            },
+            messages_in_flight_max: limits.objects_in_flight_max.max(1),
+            cluster_id,
+            consumer_group: settings.kafka.group.clone(),
+            outbox_topic: settings.kafka.staged_batches_topic.clone(),
+            process: process_name(),
+        })
+    }
+
+    pub fn plan(&self, connector: &Arc<Connector>) -> &TransformPlan {
+        self.plans.get(&connector.name).expect("plans are made from the same connectors")
+    }
+}
+
+/// Host and process id: `pod-7/1234`.
+fn process_name() -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
+    format!("{host}/{}", std::process::id())
+}
+
+/// Claims as the catalog knows them.
+pub struct CatalogClaims {
+    pool: Pool,
+    cluster_id: String,
+    consumer_group: String,
+}
+
+impl Claims for CatalogClaims {
+    async fn claimed(&self, location: &ObjectLocation, versions: &[String]) -> Result<HashSet<String>, ClaimsError> {
+        let client = postgres::get(&self.pool)
+            .await
+            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })?;
+        catalog::claimed(&**client, &self.cluster_id, &self.consumer_group, location, versions)
+            .await
+            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })
+    }
+}
