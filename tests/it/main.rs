@@ -1,1 +1,3 @@
-fn main(){}
+//! The tests that need files, tools or servers, as one binary.
+
+mod operations;
