@@ -1,4 +1,5 @@
 //! Tests on the real servers of the stack; `make test` starts them and sets `SLUICE_…`.
 
 mod objects;
+mod operations;
 mod validate;
