@@ -14,6 +14,6 @@ pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion};
 pub use offset_range::OffsetRange;
 pub use outcome::{ObjectOutcome, OffsetOutcome, RowOutcome};
-pub use rows::{Origin, OriginRows, RowReject};
+pub use rows::{Decoded, DecodedBatch, Origin, OriginRows, RowReject, Span};
 pub use staged_file::{FileKind, StagedFile, TablePartition};
 pub use topic_partition::TopicPartition;
