@@ -31,9 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Opening a connection, name lookup and TLS included; likewise waiting for a free one.
 const POOL_TIMEOUT: Duration = Duration::from_secs(30);
 /// No statement of ours is honest work for longer; migrations lift it for themselves.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 /// A frozen process must not hold its locks for ever.
-const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_mins(2);
 /// A peer that vanished without a word is noticed after about a minute.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -179,7 +179,7 @@ pub fn is_connection_lost(error: &tokio_postgres::Error) -> bool {
             ]
             .contains(code);
     }
-    let io = std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>());
+    let io = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>);
     (io && tls_error(error).is_none()) || error.is_closed()
 }
 
