@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn runs_add_up_and_read_back() {
         let folder = std::env::temp_dir().join(format!("sluice-ledger-{}", uuid::Uuid::new_v4()));
-        let mix = Mix { dirty_share: 0.2, duplicate_share: 0.1, late_share: 0.0, base_time_ms: 1_760_000_000_000 };
+        let mix =
+            Mix { dirty_share: 0.2, duplicate_share: 0.1, late_share: 0.0, base_time_ms: 1_760_000_000_000, hours: 48 };
         let mut generator = Generator::new(3, mix);
         let mut entry = |place: &str| Entry {
             dataset: Dataset::Users,

@@ -51,6 +51,9 @@ struct ProduceArgs {
     /// Share of rows days behind the others
     #[arg(long, default_value_t = 0.01)]
     late: f64,
+    /// Hours over which the rows are spread
+    #[arg(long, default_value_t = 48)]
+    hours: u32,
     /// Compressions, cycled
     #[arg(long, value_delimiter = ',', default_value = "none,gzip,zstd")]
     compression: Vec<Compression>,
@@ -98,6 +101,7 @@ impl ProduceArgs {
             dirty_share: self.dirty,
             duplicate_share: self.duplicates,
             late_share: self.late,
+            hours: self.hours,
             compressions: self.compression.clone(),
             bucket: self.bucket.clone(),
             key_prefix: self.key_prefix.clone(),

@@ -56,6 +56,8 @@ pub struct ProducePlan {
     /// How long the store has to announce what was put.
     pub announce_wait: Duration,
     pub base_time: DateTime<Utc>,
+    /// How far back from there rows reach.
+    pub hours: u32,
     pub show_progress: bool,
 }
 
@@ -86,6 +88,7 @@ impl Default for ProducePlan {
             announce_twice: false,
             announce_wait: Duration::from_secs(10),
             base_time: Utc::now(),
+            hours: 48,
             show_progress: false,
         }
     }
@@ -167,7 +170,9 @@ pub async fn produce(endpoints: &Endpoints, plan: &ProducePlan, ledger_folder: &
         s3: endpoints.raw.client(),
         kafka: endpoints.kafka().create().context("could not create a Kafka producer")?,
         rate: plan.rows_per_s.map(|rows| RateLimiter::direct(Quota::per_second(rows))),
-        latency: Mutex::new(Histogram::new(3).context("three digits are allowed")?),
+        latency: Mutex::new(
+            Histogram::new_with_bounds(1, 600_000_000, 3).context("from a microsecond to ten minutes")?,
+        ),
         progress: Progress::new(plan),
     };
     let started = Instant::now();
@@ -206,6 +211,7 @@ fn pieces(plan: &ProducePlan) -> impl Iterator<Item = Piece> + use<> {
         duplicate_share: plan.duplicate_share,
         late_share: plan.late_share,
         base_time_ms: plan.base_time.timestamp_millis(),
+        hours: plan.hours,
     };
     let mut generator = Generator::new(plan.seed, mix);
     let (mut left, mut index) = (plan.rows, 0);

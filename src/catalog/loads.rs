@@ -106,3 +106,12 @@ pub async fn mark_loaded(client: &impl GenericClient, id: MicroBatchId) -> Resul
         .map_err(CatalogError::query("mark a micro-batch loaded"))?;
     Ok(())
 }
+
+/// When each object that was emitted was announced, with its micro-batch.
+pub async fn announced(client: &impl GenericClient) -> Result<Vec<(MicroBatchId, DateTime<Utc>)>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_announced.sql"), &[])
+        .await
+        .map_err(CatalogError::query("list when objects were announced"))?;
+    Ok(rows.iter().map(|row| (MicroBatchId(row.get(0)), row.get(1))).collect())
+}

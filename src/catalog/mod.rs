@@ -19,7 +19,9 @@ mod status;
 
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_pending_files, mark_published};
-pub use loads::{BatchFile, LeasedBatch, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded};
+pub use loads::{
+    BatchFile, LeasedBatch, announced, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded,
+};
 pub use micro_batch::{
     BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,
     insert_dead_letters, insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,

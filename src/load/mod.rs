@@ -213,3 +213,11 @@ fn record(batch: &BatchToLoad, counts: &LoadCounts) {
         );
     }
 }
+
+/// When each micro-batch was loaded.
+pub async fn loaded_at(
+    client: &impl deadpool_postgres::GenericClient,
+) -> Result<HashMap<MicroBatchId, DateTime<Utc>>, tokio_postgres::Error> {
+    let rows = client.query(include_str!("sql/select_loaded_at.sql"), &[]).await?;
+    Ok(rows.iter().map(|row| (MicroBatchId(row.get(0)), row.get(1))).collect())
+}

@@ -19,3 +19,11 @@ pub fn init(format: Option<LogFormat>) {
         LogFormat::Json => builder.json().flatten_event(true).with_target(false).try_init(),
     };
 }
+
+/// For commands with a display of their own: errors only, unless `SLUICE_LOG` asks for more.
+pub fn init_quiet() {
+    let filter = EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // an error says that somebody has installed a subscriber before: theirs stays
+    let _ = builder.try_init();
+}

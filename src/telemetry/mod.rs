@@ -5,5 +5,5 @@ mod logs;
 mod metrics;
 
 pub use health::{Health, serve};
-pub use logs::init as init_logs;
+pub use logs::{init as init_logs, init_quiet as init_logs_quiet};
 pub use metrics::{METRICS, MetricKind, MetricSpec, Metrics, metrics};

@@ -125,8 +125,10 @@ pub struct Mix {
     pub dirty_share: f64,
     pub duplicate_share: f64,
     pub late_share: f64,
-    /// Milliseconds since 1970; rows lie in the 48 hours before, late ones up to five days.
+    /// Milliseconds since 1970; rows lie in the hours before.
     pub base_time_ms: i64,
+    /// How far back rows reach; late ones lie up to two days behind that.
+    pub hours: u32,
 }
 
 /// Makes rows, one dataset at a time, with duplicates and updates of earlier ones.
@@ -202,7 +204,7 @@ impl Generator {
         rows::Entity::new(
             &mut self.rng,
             dataset,
-            &rows::Seeds { id, user, product, late, base_time_ms: self.mix.base_time_ms },
+            &rows::Seeds { id, user, product, late, base_time_ms: self.mix.base_time_ms, hours: self.mix.hours },
         )
     }
 
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
 
     fn mix() -> Mix {
-        Mix { dirty_share: 0.1, duplicate_share: 0.1, late_share: 0.02, base_time_ms: 1_760_000_000_000 }
+        Mix { dirty_share: 0.1, duplicate_share: 0.1, late_share: 0.02, base_time_ms: 1_760_000_000_000, hours: 48 }
     }
 
     #[test]

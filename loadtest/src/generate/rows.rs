@@ -22,6 +22,7 @@ pub(super) struct Seeds {
     pub(super) product: u32,
     pub(super) late: bool,
     pub(super) base_time_ms: i64,
+    pub(super) hours: u32,
 }
 
 /// A clean row: each field as it is written and as it must arrive.
@@ -111,12 +112,13 @@ impl Entity {
 
     /// Bursts: half of the rows fall into two hours.
     fn event_time(rng: &mut StdRng, seeds: &Seeds) -> i64 {
+        let span = i64::from(seeds.hours.max(1)) * HOUR_MS;
         let back = if seeds.late {
-            rng.random_range(48 * HOUR_MS..120 * HOUR_MS)
+            rng.random_range(span..span + 48 * HOUR_MS)
         } else if rng.random_bool(0.5) {
-            rng.random_range(0..2 * HOUR_MS)
+            rng.random_range(0..span.min(2 * HOUR_MS))
         } else {
-            rng.random_range(0..48 * HOUR_MS)
+            rng.random_range(0..span)
         };
         seeds.base_time_ms - back
     }
@@ -176,7 +178,7 @@ impl Entity {
 
     fn user(rng: &mut StdRng, seeds: &Seeds) -> Self {
         let user = rng.random_range(1..=USERS * 9 / 10);
-        let updated = seeds.base_time_ms - rng.random_range(0..48 * HOUR_MS);
+        let updated = seeds.base_time_ms - rng.random_range(0..i64::from(seeds.hours.max(1)) * HOUR_MS);
         let email = format!("user{user}@example.com");
         let country = pick(rng, COUNTRIES);
         let fields = vec![
@@ -192,7 +194,7 @@ impl Entity {
 
     fn product(rng: &mut StdRng, seeds: &Seeds) -> Self {
         let product = rng.random_range(1..=PRODUCTS * 9 / 10);
-        let updated = seeds.base_time_ms - rng.random_range(0..48 * HOUR_MS);
+        let updated = seeds.base_time_ms - rng.random_range(0..i64::from(seeds.hours.max(1)) * HOUR_MS);
         let price = rng.random_range(0..100_000_i64);
         let category = pick(rng, CATEGORIES);
         let fields = vec![

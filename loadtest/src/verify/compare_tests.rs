@@ -6,7 +6,8 @@ use crate::observe::{DeadLetterRow, LakeRow, Observed, WarehouseRow};
 
 /// A ledger and a world that fits it exactly.
 fn world() -> (Vec<Entry>, Observed) {
-    let mix = Mix { dirty_share: 0.05, duplicate_share: 0.0, late_share: 0.0, base_time_ms: 1_760_000_000_000 };
+    let mix =
+        Mix { dirty_share: 0.05, duplicate_share: 0.0, late_share: 0.0, base_time_ms: 1_760_000_000_000, hours: 48 };
     let mut generator = Generator::new(11, mix);
     let datasets = [Dataset::Transactions, Dataset::Events];
     let ledger: Vec<Entry> = (0..6)
