@@ -12,7 +12,8 @@ ifndef CARGO_TARGET_DIR
   endif
 endif
 SLUICE := $(CARGO_TARGET_DIR)/debug/sluice
-MONITORING := $(or $(SLUICE_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice)/monitoring
+TOOLS := $(or $(SLUICE_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice)
+DUCKDB_VERSION := $(shell sed -n 's/^DUCKDB_VERSION=//p' compose/versions.env)
 DEMO_DIR ?= sluice-demo
 
 help: ## Show this help
@@ -27,9 +28,9 @@ clean-demo: ## Remove what `make demo` left
 	rm -rf $(DEMO_DIR)
 
 test: ## Run every test, on real Kafka, versitygw and PostgreSQL
-	@compose/native install
-	@compose/native install --monitoring
-	SLUICE_PROMTOOL=$(MONITORING)/usr/bin/promtool SLUICE_AMTOOL=$(MONITORING)/usr/bin/amtool \
+	@$(MAKE) --no-print-directory install
+	SLUICE_PROMTOOL=$(TOOLS)/monitoring/usr/bin/promtool SLUICE_AMTOOL=$(TOOLS)/monitoring/usr/bin/amtool \
+	SLUICE_TEST_PYTHON=$(TOOLS)/duckdb-$(DUCKDB_VERSION)/bin/python3 \
 	  cargo test --workspace --locked
 
 up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
@@ -46,6 +47,7 @@ bench: ## Run the whole job over a million rows and print its speed
 install: ## Install the servers that the tests need
 	@compose/native install
 	@compose/native install --monitoring
+	@compose/native install --reader
 
 fmt: ## Format the code
 	cargo fmt

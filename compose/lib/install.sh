@@ -6,6 +6,7 @@ tools=${SLUICE_TOOLS_DIR:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sluice}
 kafka_home="$tools/kafka-$KAFKA_VERSION"
 versitygw="$tools/versitygw-$VERSITYGW_VERSION/versitygw"
 monitoring="$tools/monitoring"
+reader="$tools/duckdb-$DUCKDB_VERSION"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -81,6 +82,16 @@ install_monitoring() {
   mv -T "$work" "$monitoring"
 }
 
+# another reader of the lake, for the tests: DuckDB in an environment of its own
+install_reader() {
+  [ -x "$reader/bin/python3" ] && "$reader/bin/python3" -c 'import duckdb' 2>/dev/null && return
+  command -v python3 >/dev/null || apt_install python3 python3-venv
+  say "installing DuckDB $DUCKDB_VERSION (pip)"
+  rm -rf "$reader"
+  python3 -m venv "$reader" || { apt_install python3-venv && python3 -m venv "$reader"; }
+  "$reader/bin/pip" install -q --disable-pip-version-check "duckdb==$DUCKDB_VERSION" || die "pip could not install DuckDB"
+}
+
 install_all() {
   mkdir -p "$tools"
   # two installs at once: the second waits, then finds everything
@@ -89,8 +100,9 @@ install_all() {
   case ${1:-} in
     --postgres-only) install_postgres ;;
     --monitoring) install_monitoring ;;
+    --reader) install_reader ;;
     '') install_postgres; install_kafka; install_versitygw; command -v curl >/dev/null || apt_install curl ca-certificates ;;
-    *) die "install knows --postgres-only and --monitoring, not $1" ;;
+    *) die "install knows --postgres-only, --monitoring and --reader, not $1" ;;
   esac
   exec 9>&-
 }

@@ -1,123 +1,317 @@
-//! JSON lines: finds the lines, decodes each, keeps what fails.
+//! One JSON object → one value in each column, in one pass over its bytes.
+//!
+//! Fields of a record nearly always come in the order of the record before: each place remembers its column,
+//! so a name costs one comparison.
 
-use bytes::Bytes;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::row::RowDecoder;
-use super::{DecodeLimits, Reject};
-use crate::config::Connector;
-use crate::types::{Decoded, DecodedBatch, RejectReason, Span};
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 
-/// Rows of one `RecordBatch`: large enough to share costs, small enough to stay in the cache.
-const BATCH_ROWS_MAX: usize = 8_192;
-/// Source: serde_json's recursion limit of 128, which counts from the value itself.
-const PARSER_DEPTH_MAX: usize = 127;
-const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+use super::column::{Column, Misfit, plain};
+use super::scan::{Bracket, Scanner, SyntaxError, Text};
+use crate::config::{Connector, Field, FieldType, NewField};
+use crate::types::RejectReason;
 
-pub(super) fn decode_lines(connector: &Connector, unpacked: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut sink = Sink::new(connector, unpacked.clone(), limits);
-    let mut start = if unpacked.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-    while start < unpacked.len() {
-        let end = memchr::memchr(b'\n', &unpacked[start..]).map_or(unpacked.len(), |length| start + length);
-        if !unpacked[start..end].iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
-            sink.row(start, end);
-        }
-        start = end + 1;
-    }
-    sink.finish()
+/// Why a record is no row.
+#[derive(Debug)]
+pub(super) enum RowFault {
+    Syntax(SyntaxError),
+    NotAnObject,
+    Duplicate { field: String },
+    Unknown { field: String },
+    Misfit { field: String, data_type: FieldType, misfit: Misfit },
+    Missing { field: String },
 }
 
-pub(super) fn decode_one(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut sink = Sink::new(connector, value.clone(), limits);
-    sink.row(0, value.len());
-    sink.finish()
-}
-
-struct Sink<'a> {
-    limits: &'a DecodeLimits,
-    decoder: RowDecoder<'a>,
-    unpacked: Bytes,
-    spans: Vec<Span>,
-    decoded: Decoded,
-}
-
-impl<'a> Sink<'a> {
-    fn new(connector: &'a Connector, unpacked: Bytes, limits: &'a DecodeLimits) -> Self {
-        let decoded = Decoded { unpacked_bytes: unpacked.len() as u64, ..Decoded::default() };
-        Self { limits, decoder: RowDecoder::new(connector), unpacked, spans: Vec::new(), decoded }
-    }
-
-    fn row(&mut self, start: usize, end: usize) {
-        let row = self.decoded.row_count as i64;
-        self.decoded.row_count += 1;
-        let line = &self.unpacked[start..end];
-        let checked = check(line, self.limits).and_then(|text| self.decoder.decode(text, row));
-        match checked {
-            Ok(()) => {
-                self.spans.push(Span { byte_offset: start as u64, len: (end - start) as u32 });
-                if self.spans.len() == BATCH_ROWS_MAX {
-                    self.flush();
-                }
-            }
-            Err(reject) => {
-                self.decoded.rejects.push(reject.at(row, start as u64, self.unpacked.slice(start..end)));
-            }
+impl RowFault {
+    pub(super) fn reason(&self) -> RejectReason {
+        match self {
+            Self::Syntax(SyntaxError::Malformed { .. }) => RejectReason::MalformedJson,
+            Self::Syntax(SyntaxError::TooDeep { .. }) => RejectReason::TooDeep,
+            Self::NotAnObject => RejectReason::NotAnObject,
+            Self::Duplicate { .. } => RejectReason::DuplicateField,
+            Self::Unknown { .. } => RejectReason::UnknownField,
+            Self::Misfit { misfit: Misfit::WrongType { .. }, .. } => RejectReason::WrongType,
+            Self::Misfit { misfit: Misfit::InvalidValue { .. }, .. } => RejectReason::InvalidValue,
+            Self::Missing { .. } => RejectReason::MissingRequired,
         }
     }
 
-    fn flush(&mut self) {
-        if self.spans.is_empty() {
+    /// For a person; names fields, never values.
+    pub(super) fn detail(&self) -> String {
+        match self {
+            Self::Syntax(SyntaxError::Malformed { at, expected }) => format!("expected {expected} at byte {at}"),
+            Self::Syntax(SyntaxError::TooDeep { at }) => format!("deeper than limits.json_depth_max at byte {at}"),
+            Self::NotAnObject => "a row is a JSON object".to_owned(),
+            Self::Duplicate { field } => format!("field `{field}` stands twice"),
+            Self::Unknown { field } => format!("the schema lacks field `{field}`"),
+            Self::Misfit { field, data_type, misfit: Misfit::WrongType { found } } => {
+                format!("column `{field}` is {}, not {found}", type_name(*data_type))
+            }
+            Self::Misfit { field, data_type, misfit: Misfit::InvalidValue { expected } } => {
+                format!("column `{field}` is {}: expected {expected}", type_name(*data_type))
+            }
+            Self::Missing { field } => format!("column `{field}` is required"),
+        }
+    }
+}
+
+/// Reads records of one connector into one record batch after another.
+pub(super) struct RowDecoder<'c> {
+    connector: &'c Connector,
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    rescued: Option<Column>,
+    /// Numbers of the rows in the open batch.
+    rows: Vec<i64>,
+    names: Names<'c>,
+    unknown: UnknownFields,
+    depth_max: usize,
+    open: Vec<Bracket>,
+    scratch: Vec<u8>,
+}
+
+impl<'c> RowDecoder<'c> {
+    pub(super) fn new(connector: &'c Connector, depth_max: usize) -> Self {
+        Self {
+            connector,
+            schema: connector.decoded_schema(),
+            columns: connector.fields.iter().map(Column::new).collect(),
+            rescued: connector.rescues().then(Column::json),
+            rows: Vec::new(),
+            names: Names::new(&connector.fields),
+            unknown: UnknownFields::default(),
+            depth_max,
+            open: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Adds a row to the open batch, or nothing at all.
+    pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
+        self.unknown.clear();
+        let mut scanner = Scanner::new(record, std::mem::take(&mut self.open), self.depth_max);
+        let read = self.record(&mut scanner);
+        self.open = scanner.into_open();
+        let added = match read {
+            Ok(None) => self.complete(),
+            Ok(Some(fault)) => Err(fault),
+            Err(error) => Err(RowFault::Syntax(error)),
+        };
+        match added {
+            Ok(()) => self.rows.push(row),
+            Err(_) => {
+                let rows = self.rows.len();
+                self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
+            }
+        }
+        added
+    }
+
+    /// The open batch; the next row opens another.
+    pub(super) fn finish(&mut self) -> RecordBatch {
+        let rows = std::mem::take(&mut self.rows);
+        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().chain(&mut self.rescued).map(Column::finish).collect();
+        arrays.push(Arc::new(Int64Array::from(rows)));
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+            .expect("every column took one value a row, and required ones no null")
+    }
+
+    /// The first fault of a field; a fault of syntax anywhere behind it comes before it.
+    fn record(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<RowFault>, SyntaxError> {
+        if scanner.peek() != b'{' {
+            scanner.value()?;
+            scanner.end()?;
+            return Ok(Some(RowFault::NotAnObject));
+        }
+        let mut fault = None;
+        let mut place = 0;
+        let mut has_next = scanner.begin_object()?;
+        while has_next {
+            let key = scanner.key()?;
+            if fault.is_none() {
+                fault = self.field(scanner, place, key)?;
+            } else {
+                scanner.value()?;
+            }
+            place += 1;
+            has_next = scanner.next_field()?;
+        }
+        scanner.end()?;
+        Ok(fault)
+    }
+
+    fn field(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        place: usize,
+        key: Text<'_>,
+    ) -> Result<Option<RowFault>, SyntaxError> {
+        let name = plain(key, &mut self.scratch);
+        let Some(index) = self.names.find(place, name) else {
+            return self.unknown_field(scanner, key);
+        };
+        let field = &self.connector.fields[index];
+        let column = &mut self.columns[index];
+        if column.len() > self.rows.len() {
+            scanner.value()?;
+            return Ok(Some(RowFault::Duplicate { field: field.name.clone() }));
+        }
+        let misfit = column.read(scanner, &mut self.scratch)?;
+        Ok(misfit.map(|misfit| RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }))
+    }
+
+    fn unknown_field(&mut self, scanner: &mut Scanner<'_>, key: Text<'_>) -> Result<Option<RowFault>, SyntaxError> {
+        let value = scanner.value()?;
+        let name = plain(key, &mut self.scratch);
+        if !self.unknown.insert(name) {
+            return Ok(Some(RowFault::Duplicate { field: shortened(name) }));
+        }
+        match self.connector.evolution.new_field {
+            NewField::Ignore => Ok(None),
+            NewField::Reject => Ok(Some(RowFault::Unknown { field: shortened(name) })),
+            NewField::Rescue => {
+                self.unknown.keep(key.raw, value);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Nulls where the record had no field.
+    fn complete(&mut self) -> Result<(), RowFault> {
+        let rows = self.rows.len();
+        for (field, column) in self.connector.fields.iter().zip(&mut self.columns) {
+            if column.len() == rows {
+                column.push_null();
+            }
+            if field.required && column.last_is_null() {
+                return Err(RowFault::Missing { field: field.name.clone() });
+            }
+        }
+        if let Some(column) = &mut self.rescued {
+            match self.unknown.kept() {
+                Some(json) => column.push_json(json),
+                None => column.push_null(),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Columns by name.
+struct Names<'c> {
+    fields: &'c [Field],
+    by_name: HashMap<&'c [u8], usize>,
+    /// The column that the field at each place of the last record belonged to.
+    by_place: Vec<usize>,
+}
+
+impl<'c> Names<'c> {
+    fn new(fields: &'c [Field]) -> Self {
+        let by_name = fields.iter().enumerate().map(|(index, field)| (field.name.as_bytes(), index)).collect();
+        Self { fields, by_name, by_place: (0..fields.len()).collect() }
+    }
+
+    fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
+        let expected = self.by_place.get(place).copied();
+        if expected.is_some_and(|index| self.fields[index].name.as_bytes() == name) {
+            return expected;
+        }
+        let index = *self.by_name.get(name)?;
+        if let Some(last) = self.by_place.get_mut(place) {
+            *last = index;
+        }
+        Some(index)
+    }
+}
+
+/// The fields of one record that the schema lacks.
+#[derive(Default)]
+struct UnknownFields {
+    /// Their names, one behind the other.
+    names: Vec<u8>,
+    ends: Vec<usize>,
+    /// The names again, once they are too many to be compared one by one.
+    many: HashSet<Box<[u8]>>,
+    /// `{"name":value,"name":value`, still open; empty where there are none.
+    json: Vec<u8>,
+}
+
+impl UnknownFields {
+    const FEW: usize = 16;
+
+    fn clear(&mut self) {
+        if self.ends.is_empty() {
             return;
         }
-        let rows = self.decoder.finish_batch();
-        let spans = std::mem::take(&mut self.spans);
-        self.decoded.batches.push(DecodedBatch { rows, spans, unpacked: self.unpacked.clone() });
+        self.names.clear();
+        self.ends.clear();
+        self.many.clear();
+        self.json.clear();
     }
 
-    fn finish(mut self) -> Decoded {
-        self.flush();
-        self.decoded
+    /// False where the name is there already.
+    fn insert(&mut self, name: &[u8]) -> bool {
+        if self.ends.len() < Self::FEW {
+            if self.iter().any(|earlier| earlier == name) {
+                return false;
+            }
+            self.names.extend_from_slice(name);
+            self.ends.push(self.names.len());
+            return true;
+        }
+        if self.many.is_empty() {
+            self.many = self.iter().map(Box::from).collect();
+        }
+        self.many.insert(Box::from(name))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| &self.names[*start..*end])
+    }
+
+    fn keep(&mut self, raw_name: &[u8], value: &[u8]) {
+        self.json.extend_from_slice(if self.json.is_empty() { b"{\"" } else { b",\"" });
+        self.json.extend_from_slice(raw_name);
+        self.json.extend_from_slice(b"\":");
+        self.json.extend_from_slice(value);
+    }
+
+    fn kept(&mut self) -> Option<&[u8]> {
+        if self.json.is_empty() {
+            return None;
+        }
+        self.json.push(b'}');
+        Some(&self.json)
     }
 }
 
-/// What can be said of a line before it is parsed.
-fn check<'a>(line: &'a [u8], limits: &DecodeLimits) -> Result<&'a str, Reject> {
-    if line.len() as u64 > limits.record_bytes_max {
-        let detail = format!("{} bytes, limits.record_bytes_max is {}", line.len(), limits.record_bytes_max);
-        return Err(Reject::new(RejectReason::RecordTooLong, detail));
+/// A name that comes from the data: cut, and without control characters.
+fn shortened(name: &[u8]) -> String {
+    const CHARACTERS_MAX: usize = 64;
+    let name = String::from_utf8_lossy(name);
+    let mut characters = name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let mut short: String = characters.by_ref().take(CHARACTERS_MAX).collect();
+    if characters.next().is_some() {
+        short.push('…');
     }
-    let text = std::str::from_utf8(line).map_err(|error| {
-        Reject::new(RejectReason::InvalidUtf8, format!("invalid UTF-8 at byte {}", error.valid_up_to()))
-    })?;
-    let (depth, depth_max) = (depth(line), limits.json_depth_max.min(PARSER_DEPTH_MAX));
-    if depth > depth_max {
-        let detail = format!("nested {depth} deep, limits.json_depth_max is {depth_max}");
-        return Err(Reject::new(RejectReason::TooDeep, detail));
-    }
-    Ok(text)
+    short
 }
 
-/// Deepest nesting of brackets outside strings.
-fn depth(line: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in line {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
+fn type_name(data_type: FieldType) -> String {
+    match data_type {
+        FieldType::Utf8 => "utf8".to_owned(),
+        FieldType::Int32 => "int32".to_owned(),
+        FieldType::Int64 => "int64".to_owned(),
+        FieldType::Float64 => "float64".to_owned(),
+        FieldType::Boolean => "boolean".to_owned(),
+        FieldType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+        FieldType::TimestampMs => "timestamp_ms".to_owned(),
+        FieldType::Uuid => "uuid".to_owned(),
+        FieldType::Json => "json".to_owned(),
     }
-    deepest
 }

@@ -111,15 +111,13 @@ fn keep(
             Verdict::Pass => {}
             Verdict::Drop => transformed.filtered += 1,
             Verdict::Reject(expectation) => {
-                let span = batch.spans[index];
-                let start = span.byte_offset as usize;
                 let planned = &plan.expectations[*expectation];
                 transformed.rejects.push(RowReject {
                     row: numbers.value(index),
-                    byte_offset: span.byte_offset,
+                    byte_offset: batch.spans[index].byte_offset,
                     reason: RejectReason::ExpectationFailed,
                     detail: format!("expectation `{}` failed: {}", planned.name, planned.sql),
-                    bytes: batch.unpacked.slice(start..start + span.len as usize),
+                    bytes: batch.row_bytes(index),
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! The nouns. Values only: no I/O, no clocks, no configuration.
 
 mod dead_letter;
+mod decoded;
 mod ids;
 mod object;
 mod offset_range;
@@ -10,10 +11,11 @@ mod staged_file;
 mod topic_partition;
 
 pub use dead_letter::{DeadLetter, RejectReason};
+pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
 pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion};
 pub use offset_range::OffsetRange;
 pub use outcome::{ObjectOutcome, OffsetOutcome, RowOutcome};
-pub use rows::{Decoded, DecodedBatch, Origin, OriginRows, RowReject, Span};
+pub use rows::{Origin, OriginRows, RowReject};
 pub use staged_file::{FileKind, StagedFile, TablePartition};
 pub use topic_partition::TopicPartition;

@@ -38,30 +38,3 @@ pub struct RowReject {
     /// The row as it stood, without its line end.
     pub bytes: Bytes,
 }
-
-/// Where a row stands in the unpacked bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    pub byte_offset: u64,
-    pub len: u32,
-}
-
-/// Rows that decoded, and where each of them stands in the unpacked bytes.
-#[derive(Debug, Clone)]
-pub struct DecodedBatch {
-    /// [`crate::config::Connector::decoded_schema`]
-    pub rows: RecordBatch,
-    /// One for each row.
-    pub spans: Vec<Span>,
-    pub unpacked: Bytes,
-}
-
-/// What decoding makes of an object or a direct record.
-#[derive(Debug, Clone, Default)]
-pub struct Decoded {
-    pub batches: Vec<DecodedBatch>,
-    pub rejects: Vec<RowReject>,
-    /// Good and rejected rows.
-    pub row_count: u64,
-    pub unpacked_bytes: u64,
-}
