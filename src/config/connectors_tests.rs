@@ -65,7 +65,7 @@ fn a_sound_connector_is_read_completely() {
     assert_eq!(connector.fields[4].formats, [TimestampFormat::Rfc3339]);
     assert_eq!(connector.staging.file_size_bytes_target, 128 << 20);
     assert_eq!(connector.decoded_schema().fields().len(), 6);
-    assert_eq!(connector.lake_schema().field(9).name(), BATCH_COLUMN);
+    assert_eq!(connector.lake_schema().field(10).name(), BATCH_COLUMN);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Scalar, StringArray, StringBuilder};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{CastOptions, kernels::cmp::eq};
-use arrow::compute::{cast_with_options, is_null, or};
+use arrow::compute::{cast_with_options, is_null, or, prep_null_mask_filter};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -78,7 +78,8 @@ fn fill(column: &ArrayRef, default: &str) -> Result<ArrayRef, ArrowError> {
     let mut missing = is_null(column)?;
     if column.data_type() == &DataType::Utf8 {
         let empty = eq(column, &Scalar::new(StringArray::from(vec![""])))?;
-        let empty = arrow::compute::prep_null_mask_filter(&empty);
+        // a null compares to null; whether it is missing stands in `missing` already
+        let empty = if empty.null_count() > 0 { prep_null_mask_filter(&empty) } else { empty };
         missing = or(&missing, &empty)?;
     }
     if missing.true_count() == 0 {
@@ -88,4 +89,25 @@ fn fill(column: &ArrayRef, default: &str) -> Result<ArrayRef, ArrowError> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     let value = cast_with_options(&text, column.data_type(), &options)?;
     zip(&missing, &Scalar::new(value), column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fill_nulls_and_empty_strings_and_nothing_else() {
+        let filled = |texts: Vec<Option<&str>>| {
+            let column: ArrayRef = Arc::new(StringArray::from(texts));
+            let filled = fill(&column, "USD").expect("a string column takes a string");
+            filled.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let usd = || Some("USD".to_owned());
+        assert_eq!(
+            filled(vec![None, Some(""), Some("EUR"), Some(" ")]),
+            [usd(), usd(), Some("EUR".into()), Some(" ".into())]
+        );
+        assert_eq!(filled(vec![Some("")]), [usd()], "without any null");
+        assert_eq!(filled(vec![Some("EUR")]), [Some("EUR".into())]);
+    }
 }

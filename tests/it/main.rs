@@ -1,10 +1,16 @@
 //! Tests on real servers: each process starts a stack of its own through `compose/native`.
 
+mod books;
+mod cli;
 mod database;
+mod hostile;
+mod layers;
 mod loading;
 mod objects;
 mod operations;
 mod pipeline;
+mod positions;
 mod reader;
 mod stack;
 mod validate;
+mod versions;

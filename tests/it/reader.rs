@@ -21,7 +21,7 @@ rows = duckdb.sql(f'''
     SELECT count(*), sum(amount)::VARCHAR FROM (
         SELECT DISTINCT ON (transaction_id, occurred_at) amount
           FROM read_parquet('{folder}/**/*.parquet', hive_partitioning = true)
-         ORDER BY transaction_id, occurred_at, updated_at DESC)''').fetchone()
+         ORDER BY transaction_id, occurred_at, updated_at DESC)''').fetchall()[0]
 print(rows[0], rows[1])
 ";
 
