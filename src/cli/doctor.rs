@@ -49,7 +49,8 @@ pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Writ
 async fn within(check: impl Future<Output = Result<(), StartError>>) -> Result<(), String> {
     match tokio::time::timeout(CHECK_TIMEOUT, check).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(chain(&error)),
+        // the line's own beginning names the dependency
+        Ok(Err(error)) => Err(std::error::Error::source(&error).map_or_else(|| error.to_string(), chain)),
         Err(_) => Err(format!("no answer within {} s: check address and network", CHECK_TIMEOUT.as_secs())),
     }
 }

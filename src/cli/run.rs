@@ -2,10 +2,10 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, SettingsArgs};
+use super::{EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, SettingsArgs};
 use crate::config::Need;
 use crate::error::{ErrorKind, chain};
-use crate::pipeline::{self, Role};
+use crate::pipeline::{self, Role, RunError, StartError};
 use crate::telemetry::{self, Health};
 
 #[derive(Debug, Clone, clap::Args)]
@@ -16,7 +16,7 @@ pub struct RunArgs {
 }
 
 /// Runs until SIGTERM or Ctrl-C, then drains. Exit code 1 where a server could not be reached by the deadline,
-/// a role failed, or the drain did not end in time.
+/// a role failed, or the drain did not end in time; 3 where the schema does not fit.
 pub async fn run(settings: &SettingsArgs, args: &RunArgs) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(Need::ALL)?;
     telemetry::init_logs(settings.telemetry.log_format);
@@ -35,7 +35,11 @@ pub async fn run(settings: &SettingsArgs, args: &RunArgs) -> anyhow::Result<u8> 
     let mut running = match started {
         Ok(running) => running,
         Err(error) => {
-            let code = if error.kind() == ErrorKind::Invalid { EXIT_CONFIG } else { EXIT_FAILED };
+            let code = match &error {
+                RunError::Start(StartError::Schema(_)) => EXIT_REFUSED,
+                error if error.kind() == ErrorKind::Invalid => EXIT_CONFIG,
+                _ => EXIT_FAILED,
+            };
             tracing::error!(component = "run", error = %chain(&error), "could not start");
             eprintln!("error: {}", chain(&error));
             return Ok(code);

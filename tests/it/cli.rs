@@ -121,20 +121,20 @@ async fn doctor_says_what_to_do_about_each_dependency() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_missing_and_a_topic_that_is_missing_end_a_start_with_one_line() {
     let mut world = World::new(1).await;
-    let refused = |world: &World, what: &str| {
+    let refused = |world: &World, code: i32, what: &str| {
         let run = world.sluice(&["run", "--set", "limits.start_deadline=2s"]);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
         let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default().to_owned();
-        assert_eq!(run.status.code(), Some(1), "{said}");
+        assert_eq!(run.status.code(), Some(code), "{said}");
         assert!(line.contains(what), "{said}");
     };
     let good = world.env["SLUICE_KAFKA__STAGED_BATCHES_TOPIC"].clone();
     world.env.insert("SLUICE_KAFKA__STAGED_BATCHES_TOPIC".into(), "nowhere".into());
-    refused(&world, "topic `nowhere` does not exist: create it with `sluice topics apply`");
+    refused(&world, 1, "topic `nowhere` does not exist: create it with `sluice topics apply`");
     world.env.insert("SLUICE_KAFKA__STAGED_BATCHES_TOPIC".into(), good);
     let catalog = world.catalog().await;
     catalog.batch_execute("DROP SCHEMA catalog CASCADE").await.expect("ours");
-    refused(&world, "sluice migrate");
+    refused(&world, 3, "sluice migrate");
 }
 
 #[tokio::test(flavor = "multi_thread")]

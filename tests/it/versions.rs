@@ -47,11 +47,11 @@ async fn claimed_versions(world: &World) -> i64 {
     row.expect("the catalog answers").get(0)
 }
 
-async fn staged_rows(world: &World) -> i64 {
+async fn rows_read(world: &World) -> i64 {
     let row = world
         .catalog()
         .await
-        .query_one("SELECT coalesce(sum(row_out_count), 0)::bigint FROM catalog.micro_batch", &[])
+        .query_one("SELECT coalesce(sum(row_in_count), 0)::bigint FROM catalog.micro_batch", &[])
         .await;
     row.expect("the catalog answers").get(0)
 }
@@ -72,7 +72,7 @@ async fn three_versions(world: &World) -> [AnnouncedObject; 3] {
 async fn assert_each_once(world: &World, expected: i64, announcements: i64) {
     world.settle();
     assert_eq!(claimed_versions(world).await, expected);
-    assert_eq!(staged_rows(world).await, expected, "one row an object");
+    assert_eq!(rows_read(world).await, expected, "one row an object");
     let outcomes = world.outcomes("objects").await;
     assert_eq!(outcomes.values().sum::<i64>(), announcements, "{outcomes:?}");
     assert_eq!(outcomes.get("emitted"), Some(&expected), "{outcomes:?}");

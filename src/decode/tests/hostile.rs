@@ -11,7 +11,6 @@ fn what_is_no_json() {
     let connector = json();
     for record in [
         "",
-        " ",
         "\n",
         "{",
         "}",
