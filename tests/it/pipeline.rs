@@ -90,14 +90,15 @@ async fn assert_tagged(world: &World, topic: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_of_which_one_is_killed_five_times_lose_and_double_nothing() {
-    let world = World::new(8).await;
+    // the gateway announces while objects come, so that kills fall on work in flight; eight topic partitions
+    let world = World::on(stack(), 8, Some("raw-notifications")).await;
     let steady = world.run();
     let mut victim = world.run();
     let plan = ProducePlan {
         rows: 50_000,
         rows_per_object: 100,
         rows_per_s: std::num::NonZeroU32::new(2_000),
-        announce_wait: Duration::from_secs(1),
+        announce_wait: Duration::from_secs(20),
         ..plan(&world)
     };
     let (endpoints, ledger) = (world.endpoints(), world.ledger());

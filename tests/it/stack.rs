@@ -187,6 +187,12 @@ impl World {
                 .replace("topic: raw-notifications", &format!("topic: {}", self.notifications))
                 .replace("topic: direct-events", &format!("topic: {}", self.records))
                 .replace("bucket: raw", &format!("bucket: {}", self.raw_bucket));
+            // worlds on one topic see each other's announcements: only objects below their own prefix are theirs
+            let text = ["transactions/", "events/", "users/", "products/"].iter().fold(text, |text, prefix| {
+                let own =
+                    if self.raw_bucket == "raw" { format!("{prefix}{}/", self.name) } else { (*prefix).to_owned() };
+                text.replace(&format!("prefix: {prefix}"), &format!("prefix: {own}"))
+            });
             std::fs::write(folder.join(path.file_name().expect("a file")), text).expect("the folder is ours");
         }
     }
