@@ -23,7 +23,7 @@ use crate::telemetry::{self, Health};
 /// Says that a folder is a demo's, to be replaced by the next one.
 const MARKER: &str = ".sluice-demo";
 /// So long may nothing move before the demo gives up.
-const STUCK_AFTER: Duration = Duration::from_secs(120);
+const STUCK_AFTER: Duration = Duration::from_mins(2);
 const CONNECTORS: &[(&str, &str)] = &[
     ("transactions.yaml", include_str!("../../connectors/transactions.yaml")),
     ("events.yaml", include_str!("../../connectors/events.yaml")),

@@ -167,8 +167,8 @@ fn add_direct_origins(
         for batch in &part.batches {
             let times = batch
                 .column_by_name(ORIGIN_TIME_COLUMN)
-                .map(|column| column.as_primitive::<TimestampMillisecondType>());
-            let offsets = batch.column_by_name(OFFSET_COLUMN).map(|column| column.as_primitive::<Int64Type>());
+                .map(arrow::array::AsArray::as_primitive::<TimestampMillisecondType>);
+            let offsets = batch.column_by_name(OFFSET_COLUMN).map(arrow::array::AsArray::as_primitive::<Int64Type>);
             let (Some(times), Some(offsets)) = (times, offsets) else { continue };
             for (time, offset) in times.values().iter().zip(offsets.values()) {
                 debug_assert!(leased.offsets.contains(*offset), "a file holds rows of its own batch only");

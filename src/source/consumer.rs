@@ -146,18 +146,15 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let answer = match code {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                metrics().rebalances.with_label_values(&["assign"]).inc();
-                self.shared.assigned(list);
-                consumer.incremental_assign(&TopicPartitionList::new())
-            }
-            _ => {
-                let event = if consumer.assignment_lost() { "lost" } else { "revoke" };
-                metrics().rebalances.with_label_values(&[event]).inc();
-                let fetching = self.shared.revoked(list);
-                consumer.incremental_unassign(&fetching)
-            }
+        let answer = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            metrics().rebalances.with_label_values(&["assign"]).inc();
+            self.shared.assigned(list);
+            consumer.incremental_assign(&TopicPartitionList::new())
+        } else {
+            let event = if consumer.assignment_lost() { "lost" } else { "revoke" };
+            metrics().rebalances.with_label_values(&[event]).inc();
+            let fetching = self.shared.revoked(list);
+            consumer.incremental_unassign(&fetching)
         };
         if let Err(error) = answer {
             tracing::error!(component = "source", error = %error, "rebalance could not be answered");

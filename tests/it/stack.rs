@@ -124,6 +124,9 @@ impl World {
             ("SLUICE_KAFKA__STAGED_BATCHES_TOPIC", format!("{}-staged", world.name)),
             ("SLUICE_S3__LAKE_BUCKET", lake_bucket),
             ("SLUICE_CONNECTORS_DIR", world.folder.join("connectors").display().to_string()),
+            // a killed member is missed after six seconds, the least that brokers allow by default
+            ("SLUICE_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", "6000".to_owned()),
+            ("SLUICE_KAFKA__PROPERTIES__HEARTBEAT_INTERVAL_MS", "1500".to_owned()),
             ("SLUICE_TELEMETRY__LISTEN", "127.0.0.1:0".to_owned()),
             ("SLUICE_TELEMETRY__LOG_FORMAT", "json".to_owned()),
         ];
@@ -234,15 +237,10 @@ impl World {
 
     /// Starts `sluice run`; its log goes to the world's folder.
     pub(crate) fn run(&self) -> Running {
-        self.run_with(&[])
-    }
-
-    pub(crate) fn run_with(&self, args: &[&str]) -> Running {
         let log = self.folder.join(format!("run-{}.log", uuid::Uuid::new_v4().simple()));
         let file = std::fs::File::create(&log).expect("the folder is ours");
-        let args: Vec<&str> = ["run"].into_iter().chain(args.iter().copied()).collect();
-        let child = self.command(&args).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
-        Running { child: Some(child), log }
+        let child = self.command(&["run"]).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
+        Running { child: Some(child) }
     }
 
     /// Waits until nothing is in flight.
@@ -318,7 +316,6 @@ impl Drop for World {
 /// A running `sluice run`; killed when dropped.
 pub(crate) struct Running {
     child: Option<Child>,
-    pub(crate) log: PathBuf,
 }
 
 impl Running {
@@ -333,8 +330,8 @@ impl Running {
         }
     }
 
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// SIGTERM; returns the exit code.
@@ -342,10 +339,6 @@ impl Running {
         let mut child = self.child.take()?;
         let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
         child.wait().ok()?.code()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 

@@ -58,7 +58,7 @@ fn count(ledger: &[Entry], observed: &Observed, report: &mut VerifyReport) {
     }
 }
 
-fn produced<'a>(ledger: &'a [Entry], wants: impl Fn(Dataset) -> bool) -> HashMap<&'a str, Vec<Produced<'a>>> {
+fn produced(ledger: &[Entry], wants: impl Fn(Dataset) -> bool) -> HashMap<&str, Vec<Produced<'_>>> {
     let mut by_key: HashMap<&str, Vec<Produced<'_>>> = HashMap::new();
     for entry in ledger.iter().filter(|entry| wants(entry.dataset)) {
         for (row, fate) in entry.rows.iter().enumerate() {
@@ -95,7 +95,7 @@ fn compare_lake(dataset: Dataset, ledger: &[Entry], lake: &[LakeRow], report: &m
         for row in rows {
             match allowed.get_mut(&row.hash) {
                 None => {
-                    report.find(FindingKind::Stale, format!("{dataset} key {key} in {} has other content", row.file))
+                    report.find(FindingKind::Stale, format!("{dataset} key {key} in {} has other content", row.file));
                 }
                 Some(0) => report.find(FindingKind::Duplicated, format!("{dataset} key {key} in {}", row.file)),
                 Some(left) => *left -= 1,
