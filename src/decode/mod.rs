@@ -45,13 +45,11 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
-use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use crate::config::{Connector, Format};
-use crate::types::{RejectReason, RowReject};
+pub use crate::types::{Decoded, DecodedBatch, Span};
+use crate::types::{RejectReason, RowReject, kept_bytes};
 
 use json::RowDecoder;
 use lines::Lines;
@@ -71,43 +69,6 @@ pub struct DecodeLimits {
     pub json_depth_max: usize,
     /// Unpacked size of an object.
     pub object_bytes_max: u64,
-}
-
-/// Rows that decoded, rejects, and where each row's bytes stand.
-#[derive(Debug, Clone)]
-pub struct Decoded {
-    pub batches: Vec<DecodedBatch>,
-    /// In the order of their rows.
-    pub rejects: Vec<RowReject>,
-    /// Good and rejected.
-    pub row_count: u64,
-    pub unpacked_bytes: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct DecodedBatch {
-    /// [`Connector::decoded_schema`]; at least one row.
-    pub rows: RecordBatch,
-    /// Of each row, in their order.
-    pub spans: Vec<Span>,
-    /// The whole unpacked object, shared by its batches.
-    pub unpacked: Bytes,
-}
-
-/// Where a row stands in the unpacked object, without its line end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    pub byte_offset: u64,
-    pub len: u32,
-}
-
-impl DecodedBatch {
-    /// The row as it stood; `index` counts the rows of this batch.
-    pub fn row_bytes(&self, index: usize) -> Bytes {
-        let span = self.spans[index];
-        let start = span.byte_offset as usize;
-        keep(&self.unpacked, start..start + span.len as usize)
-    }
 }
 
 /// Why a whole object cannot be read.
@@ -182,7 +143,7 @@ impl<'c> Decoder<'c> {
         let row = self.decoded.row_count as i64;
         self.decoded.row_count += 1;
         if let Err((reason, detail)) = self.read(row, record) {
-            let bytes = keep(&self.unpacked, start..start + record.len());
+            let bytes = kept_bytes(&self.unpacked, start..start + record.len());
             self.decoded.rejects.push(RowReject { row, byte_offset: start as u64, reason, detail, bytes });
             return;
         }
@@ -221,10 +182,4 @@ impl<'c> Decoder<'c> {
         }
         self.decoded
     }
-}
-
-/// A part of a buffer that outlives it. Small parts are copied: a few rejects must not keep a whole
-/// object in memory.
-fn keep(buffer: &Bytes, range: Range<usize>) -> Bytes {
-    if range.len() >= buffer.len() / 2 { buffer.slice(range) } else { Bytes::copy_from_slice(&buffer[range]) }
 }

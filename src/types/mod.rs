@@ -1,6 +1,7 @@
 //! The nouns. Values only: no I/O, no clocks, no configuration.
 
 mod dead_letter;
+mod decoded;
 mod ids;
 mod object;
 mod offset_range;
@@ -10,6 +11,7 @@ mod staged_file;
 mod topic_partition;
 
 pub use dead_letter::{DeadLetter, RejectReason};
+pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
 pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion};
 pub use offset_range::OffsetRange;

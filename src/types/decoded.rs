@@ -1,0 +1,50 @@
+use std::ops::Range;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+
+use super::RowReject;
+
+/// What became of an object's bytes: rows that decoded, rejects, and where each row's bytes stand.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    pub batches: Vec<DecodedBatch>,
+    /// In the order of their rows.
+    pub rejects: Vec<RowReject>,
+    /// Good and rejected.
+    pub row_count: u64,
+    pub unpacked_bytes: u64,
+}
+
+/// Some rows of one object.
+#[derive(Debug, Clone)]
+pub struct DecodedBatch {
+    /// [`crate::config::Connector::decoded_schema`]; at least one row.
+    pub rows: RecordBatch,
+    /// Of each row, in their order.
+    pub spans: Vec<Span>,
+    /// The whole unpacked object, shared by its batches.
+    pub unpacked: Bytes,
+}
+
+/// Where a row stands in the unpacked object, without its line end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub byte_offset: u64,
+    pub len: u32,
+}
+
+impl DecodedBatch {
+    /// The row as it stood; `index` counts the rows of this batch.
+    pub fn row_bytes(&self, index: usize) -> Bytes {
+        let span = self.spans[index];
+        let start = span.byte_offset as usize;
+        kept_bytes(&self.unpacked, start..start + span.len as usize)
+    }
+}
+
+/// A part of a buffer that outlives it. Small parts are copied: a few rejects must not keep a whole
+/// object in memory.
+pub fn kept_bytes(buffer: &Bytes, range: Range<usize>) -> Bytes {
+    if range.len() >= buffer.len() / 2 { buffer.slice(range) } else { Bytes::copy_from_slice(&buffer[range]) }
+}
