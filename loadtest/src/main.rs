@@ -1,1 +1,144 @@
-fn main() {}
+//! `sluice-loadtest produce|verify`
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use sluice_loadtest::{Compression, Dataset, Endpoints, ProducePlan, Target, produce, verify};
+
+/// Seeded load for Sluice, and an outside check of what became of it.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-loadtest", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put objects into S3, or records onto a topic, and keep a ledger of what each row must become
+    Produce(Box<ProduceArgs>),
+    /// Compare lake and warehouse with the ledger; exit 1 on any difference or an empty ledger
+    Verify {
+        /// Folder of the ledger
+        #[arg(long, value_name = "DIR", default_value = "ledger")]
+        ledger: PathBuf,
+        /// Findings to print in full
+        #[arg(long, default_value_t = 20)]
+        examples: usize,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ProduceArgs {
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[arg(long, default_value_t = 10_000)]
+    rows: u64,
+    #[arg(long, default_value_t = 500)]
+    rows_per_object: usize,
+    /// Datasets, cycled
+    #[arg(long, value_delimiter = ',', default_value = "users,transactions,events,products,transactions,events")]
+    datasets: Vec<Dataset>,
+    /// Share of rows that do not fit, of ten kinds
+    #[arg(long, default_value_t = 0.01)]
+    dirty: f64,
+    /// Share of copies and updates of earlier rows
+    #[arg(long, default_value_t = 0.01)]
+    duplicates: f64,
+    /// Share of rows days behind the others
+    #[arg(long, default_value_t = 0.01)]
+    late: f64,
+    /// Hours over which the rows are spread
+    #[arg(long, default_value_t = 48)]
+    hours: u32,
+    /// Compressions, cycled
+    #[arg(long, value_delimiter = ',', default_value = "none,gzip,zstd")]
+    compression: Vec<Compression>,
+    #[arg(long, env = "SLUICE_RAW_BUCKET", default_value = "raw")]
+    bucket: String,
+    /// Behind each dataset's prefix; tells runs apart
+    #[arg(long, default_value = "run")]
+    key_prefix: String,
+    /// Rows a second; as fast as possible without it
+    #[arg(long)]
+    rate: Option<NonZeroU32>,
+    /// Send JSON records to this topic instead of putting objects
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Topic on which the store announces objects
+    #[arg(long, default_value = "raw-notifications")]
+    announced_on: String,
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Keys with spaces, `+`, `%` and umlauts
+    #[arg(long)]
+    awkward_keys: bool,
+    /// Announce every object a second time
+    #[arg(long)]
+    announce_twice: bool,
+    /// Seconds that the store has to announce an object by itself
+    #[arg(long, default_value_t = 10)]
+    announce_wait: u64,
+    /// Folder of the ledger
+    #[arg(long, value_name = "DIR", default_value = "ledger")]
+    ledger: PathBuf,
+}
+
+impl ProduceArgs {
+    fn plan(&self) -> ProducePlan {
+        let target = match &self.topic {
+            Some(topic) => Target::Topic(topic.clone()),
+            None => Target::S3 { announced_on: self.announced_on.clone() },
+        };
+        ProducePlan {
+            seed: self.seed,
+            rows: self.rows,
+            rows_per_object: self.rows_per_object,
+            datasets: self.datasets.clone(),
+            dirty_share: self.dirty,
+            duplicate_share: self.duplicates,
+            late_share: self.late,
+            hours: self.hours,
+            compressions: self.compression.clone(),
+            bucket: self.bucket.clone(),
+            key_prefix: self.key_prefix.clone(),
+            rows_per_s: self.rate,
+            target,
+            concurrency: self.concurrency,
+            awkward_keys: self.awkward_keys,
+            announce_twice: self.announce_twice,
+            announce_wait: Duration::from_secs(self.announce_wait),
+            show_progress: true,
+            ..ProducePlan::default()
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match execute(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let endpoints = Endpoints::from_env()?;
+    match cli.command {
+        Command::Produce(args) => {
+            println!("{}", produce(&endpoints, &args.plan(), &args.ledger).await?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Verify { ledger, examples } => {
+            let report = verify(&endpoints, &ledger).await?;
+            print!("{}", report.display(examples));
+            Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

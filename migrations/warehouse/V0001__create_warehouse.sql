@@ -14,7 +14,7 @@ INSERT INTO warehouse.schema_info (version, compatible_from) VALUES (1, 1);
 -- row's origin; the order among rows of one key is (_newer_at, _object_time, _object_hash, _row),
 -- all of them taken from the data, so that any arrival order ends in the same row.
 --   _source       catalog.source_partition.source_partition_id
---   _newer_at     the connector's newer_by column; the object's time where it has none
+--   _newer_at     the connector's newer_by column; the object's time where it has none or it is null
 --   _object_time  last-modified of the object; the message's timestamp for direct records
 --   _object_hash  first eight bytes of SHA-256 over bucket, key and version, each followed by a
 --                 zero byte, big-endian; the offset for direct records
@@ -58,7 +58,7 @@ CREATE TABLE warehouse.dim_products (
     _object_hash bigint
 );
 
--- The unknown member: what a fact without a natural key points at.
+-- The unknown member: what a fact whose natural key is null or empty points at. No row changes it.
 INSERT INTO warehouse.dim_users (user_key, user_id, name) VALUES (0, '', 'unknown');
 INSERT INTO warehouse.dim_products (product_key, product_id, name) VALUES (0, '', 'unknown');
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 
 use super::CatalogError;
 use crate::types::ObjectLocation;

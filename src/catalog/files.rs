@@ -1,6 +1,6 @@
 //! Files on their way from `_pending/` to where readers look.
 
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::CatalogError;

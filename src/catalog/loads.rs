@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::{CatalogError, SourcePartitionId};
@@ -105,4 +105,13 @@ pub async fn mark_loaded(client: &impl GenericClient, id: MicroBatchId) -> Resul
         .await
         .map_err(CatalogError::query("mark a micro-batch loaded"))?;
     Ok(())
+}
+
+/// When each object that was emitted was announced, with its micro-batch.
+pub async fn announced(client: &impl GenericClient) -> Result<Vec<(MicroBatchId, DateTime<Utc>)>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_announced.sql"), &[])
+        .await
+        .map_err(CatalogError::query("list when objects were announced"))?;
+    Ok(rows.iter().map(|row| (MicroBatchId(row.get(0)), row.get(1))).collect())
 }

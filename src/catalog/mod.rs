@@ -12,20 +12,25 @@ mod claims;
 mod files;
 mod loads;
 mod micro_batch;
+mod migrate;
 mod outbox;
 mod position;
 mod status;
 
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_pending_files, mark_published};
-pub use loads::{BatchFile, LeasedBatch, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded};
-pub use micro_batch::{
-    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims, insert_dead_letters,
-    insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
+pub use loads::{
+    BatchFile, LeasedBatch, announced, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded,
 };
+pub use micro_batch::{
+    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,
+    insert_dead_letters, insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
+};
+pub use migrate::{Database, MigrateError, MigrationReport, SchemaMismatch, check_schema, migrate};
 pub use outbox::{OutboxEntry, mark_sent, unsent};
 pub use position::{
-    PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt, set_first_position,
+    PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
+    set_first_position,
 };
 pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
 

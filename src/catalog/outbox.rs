@@ -1,6 +1,6 @@
 //! Manifests waiting to be sent to downstream consumers, at least once.
 
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 
 use super::CatalogError;
 

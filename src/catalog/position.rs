@@ -1,6 +1,6 @@
 //! Fences and positions of topic partitions.
 
-use tokio_postgres::GenericClient;
+use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::CatalogError;

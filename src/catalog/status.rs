@@ -1,8 +1,8 @@
 //! What people and gauges ask of the catalog.
 
 use chrono::{DateTime, Utc};
+use deadpool_postgres::GenericClient;
 use serde::Serialize;
-use tokio_postgres::GenericClient;
 
 use super::CatalogError;
 

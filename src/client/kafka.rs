@@ -58,7 +58,7 @@ impl KafkaError {
 }
 
 /// What librdkafka must be told so that offsets come from the catalog alone.
-fn base_config(settings: &KafkaSettings) -> ClientConfig {
+pub(super) fn base_config(settings: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (key, value) in &settings.properties {
         config.set(key, value);
@@ -164,9 +164,7 @@ pub fn partition_count<C: ClientContext>(
         .map_err(|source| KafkaError::Metadata { brokers: settings.brokers.clone(), source })?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found {
-        Some(found) if found.error().is_none() && !found.partitions().is_empty() => {
-            Ok(found.partitions().len() as i32)
-        }
+        Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found.partitions().len() as i32),
         _ => Err(KafkaError::TopicMissing { topic: topic.to_owned() }),
     }
 }

@@ -113,10 +113,8 @@ impl Ledgers {
             self.objects().map(|(connector, outcome, count)| record("objects", connector, outcome.as_str(), count));
         let rows_in =
             self.rows().map(|(connector, outcome, count)| record("rows_in", connector, outcome.as_str(), count));
-        let rows_out = self
-            .rows_out
-            .iter()
-            .map(|((connector, dataset), count)| record("rows_out", connector, dataset, *count));
+        let rows_out =
+            self.rows_out.iter().map(|((connector, dataset), count)| record("rows_out", connector, dataset, *count));
         offsets.chain(objects).chain(rows_in).chain(rows_out).collect()
     }
 }

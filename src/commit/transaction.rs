@@ -75,15 +75,10 @@ pub async fn commit(
     if catalog::exists(&transaction, id).await.map_err(catalog)? {
         return Ok(CommitOutcome::Committed);
     }
-    let swapped = catalog::compare_and_swap(
-        &transaction,
-        partition,
-        proposal.fence,
-        proposal.offsets,
-        proposal.last_message,
-    )
-    .await
-    .map_err(catalog)?;
+    let swapped =
+        catalog::compare_and_swap(&transaction, partition, proposal.fence, proposal.offsets, proposal.last_message)
+            .await
+            .map_err(catalog)?;
     if !swapped {
         return Ok(CommitOutcome::Fenced);
     }

@@ -3,7 +3,7 @@
 //! | schema | columns |
 //! |---|---|
 //! | decoded | the connector's, in its order · `_rescued` where it rescues · `_row` |
-//! | lake | as decoded without `_row` · `_topic_partition` · `_offset` · `_record` · `_row` · `_batch` |
+//! | lake | as decoded without `_row` · `_topic_partition` · `_offset` · `_record` · `_row` · `_origin_time` · `_batch` |
 
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub const OFFSET_COLUMN: &str = "_offset";
 pub const RECORD_COLUMN: &str = "_record";
 /// Number of the row within its object.
 pub const ROW_COLUMN: &str = "_row";
+/// Last-modified of the object; the message's timestamp for direct records.
+pub const ORIGIN_TIME_COLUMN: &str = "_origin_time";
 /// Id of the micro-batch.
 pub const BATCH_COLUMN: &str = "_batch";
 
@@ -68,6 +70,7 @@ impl Connector {
             ArrowField::new(OFFSET_COLUMN, DataType::Int64, false),
             ArrowField::new(RECORD_COLUMN, DataType::Int32, false),
             ArrowField::new(ROW_COLUMN, DataType::Int64, false),
+            ArrowField::new(ORIGIN_TIME_COLUMN, arrow_type(FieldType::TimestampMs), false),
             ArrowField::new(BATCH_COLUMN, DataType::Utf8, false),
         ]);
         Arc::new(Schema::new(fields))

@@ -101,12 +101,11 @@ impl<'c> RowDecoder<'c> {
             Ok(Some(fault)) => Err(fault),
             Err(error) => Err(RowFault::Syntax(error)),
         };
-        match added {
-            Ok(()) => self.rows.push(row),
-            Err(_) => {
-                let rows = self.rows.len();
-                self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
-            }
+        if added.is_ok() {
+            self.rows.push(row);
+        } else {
+            let rows = self.rows.len();
+            self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
         }
         added
     }

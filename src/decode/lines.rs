@@ -27,15 +27,12 @@ impl<'a> Iterator for Lines<'a> {
         while self.at < self.bytes.len() {
             let start = self.at;
             let rest = &self.bytes[start..];
-            let line = match memchr::memchr(b'\n', rest) {
-                Some(end) => {
-                    self.at = start + end + 1;
-                    rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end])
-                }
-                None => {
-                    self.at = self.bytes.len();
-                    rest
-                }
+            let line = if let Some(end) = memchr::memchr(b'\n', rest) {
+                self.at = start + end + 1;
+                rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end])
+            } else {
+                self.at = self.bytes.len();
+                rest
             };
             if !line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
                 return Some((start, line));

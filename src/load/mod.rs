@@ -1,1 +1,223 @@
-//! load
+//! The last step: rows of a committed micro-batch into the warehouse's facts and dimensions.
+//!
+//! # Contract
+//! One micro-batch is one transaction: its rows and its `load_state` appear together (LOAD-1). Of rows
+//! with one key the newest stays, by an order that comes from the data alone (LOAD-2), so that any
+//! order of arrival, any repetition and any number of loaders end in the same tables.
+//! Dimensions go before facts. A fact that names a member which has not arrived makes an inferred one,
+//! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
+//! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
+//! What the load needs of the tables is checked at start (`plan`).
+//!
+//! # Ordering
+//! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
+//! tables; advisory locks of the shards, ascending (`locks`); **then** the catalog is asked whether the
+//! micro-batch is still live; `load_state`; table locks by name; dimensions, inferred members, facts.
+//! Rows are copied before the locks, which others wait for, and nothing is decided from them before.
+//! A dimension is locked where its rows or a missing member are to be written: members never go away,
+//! so one that was there before the transaction needs no lock.
+//!
+//! # Retries
+//! Transient errors may be tried again for ever. Where the connection is lost during COMMIT nobody knows
+//! what happened; loading again finds `load_state` there ([`LoadOutcome::AlreadyLoaded`]) or not.
+//!
+//! # Cancellation
+//! Dropping a load rolls it back, or leaves a COMMIT under way in the state just described.
+
+mod days;
+mod error;
+mod locks;
+mod merge_sql;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod repair;
+mod rows;
+mod transaction;
+mod warehouse_table;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::record_batch::RecordBatch;
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Pool;
+
+use self::days::KnownDays;
+use self::plan::TablePlan;
+use self::rows::{PreparedRows, prepare_rows};
+use crate::catalog::CatalogError;
+use crate::client::postgres;
+use crate::config::{Connector, Connectors};
+use crate::telemetry::metrics;
+use crate::types::{MicroBatchId, OffsetRange};
+
+pub use error::LoadError;
+
+/// Rows of one live micro-batch, as they stand in the lake.
+#[derive(Debug, Clone)]
+pub struct BatchToLoad {
+    pub micro_batch_id: MicroBatchId,
+    pub source_partition_id: i64,
+    pub offsets: OffsetRange,
+    /// Object time and order hash of each (offset, record); the message's time and the offset for direct records.
+    pub origins: HashMap<(i64, i32), (DateTime<Utc>, i64)>,
+    pub parts: Vec<LoadPart>,
+}
+
+/// Rows of one connector.
+#[derive(Debug, Clone)]
+pub struct LoadPart {
+    pub connector: Arc<Connector>,
+    /// [`Connector::lake_schema`], of this revision or an older one.
+    pub batches: Vec<RecordBatch>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadOutcome {
+    Loaded(LoadCounts),
+    /// `load_state` has it: rows and all.
+    AlreadyLoaded,
+    /// The catalog calls it dead; nothing was written.
+    NotLive,
+}
+
+/// What became of the rows of one load.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadCounts {
+    /// By table, without its schema: `fact_events`.
+    pub tables: BTreeMap<String, TableCounts>,
+    /// Values that had to be mended for PostgreSQL.
+    pub repaired_value_count: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableCounts {
+    pub inserted: u64,
+    pub updated: u64,
+    /// The table had the row or a newer one, or another row of the micro-batch won. Inserted, updated
+    /// and these are all rows given.
+    pub unchanged_or_older: u64,
+    /// Members made because a fact named them; no rows were given for them.
+    pub inferred: u64,
+}
+
+/// Loads micro-batches into one warehouse. Any number of loads may run at once, here and elsewhere.
+#[derive(Debug)]
+pub struct Loader {
+    warehouse: Pool,
+    /// By the connector's name.
+    plans: HashMap<String, Arc<TablePlan>>,
+    known_days: KnownDays,
+}
+
+/// A part on its way: where it goes, and its rows ready to be copied.
+struct PreparedPart {
+    plan: Arc<TablePlan>,
+    rows: PreparedRows,
+}
+
+impl Loader {
+    /// Compares every connector that has a warehouse table with that table.
+    pub async fn new(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
+        let client = postgres::get(&warehouse).await.map_err(LoadError::Connect)?;
+        let row = client.query_one("SHOW server_encoding", &[]).await.map_err(LoadError::query("read the encoding"))?;
+        let found: String = row.get(0);
+        if found != "UTF8" {
+            return Err(LoadError::NotUtf8 { found });
+        }
+        let wanted = connectors.all.iter().filter_map(|connector| Some((connector, connector.warehouse.as_ref()?)));
+        let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
+        let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
+        let mut plans = HashMap::new();
+        for (connector, target) in wanted {
+            let plan = TablePlan::new(connector, target, &tables)?;
+            transaction::check_unknown_members(&client, &plan).await?;
+            plans.insert(connector.name.clone(), Arc::new(plan));
+        }
+        drop(client);
+        Ok(Self { warehouse, plans, known_days: KnownDays::default() })
+    }
+
+    /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked.
+    pub async fn load<F>(&self, batch: &BatchToLoad, still_live: F) -> Result<LoadOutcome, LoadError>
+    where
+        F: AsyncFnOnce() -> Result<bool, CatalogError>,
+    {
+        let started = Instant::now();
+        let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        if transaction::is_loaded(&client, batch.micro_batch_id).await? {
+            return Ok(LoadOutcome::AlreadyLoaded);
+        }
+        drop(client);
+        let parts = self.prepare(batch).await?;
+        client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        for part in &parts {
+            let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
+            self.known_days.ensure(&mut client, &part.plan.table, &dimensions, &part.rows.days).await?;
+        }
+        let outcome = transaction::load_prepared(&mut client, batch, &parts, still_live).await;
+        match &outcome {
+            Ok(LoadOutcome::Loaded(counts)) => {
+                metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
+                record(batch, counts);
+            }
+            Ok(_) => {}
+            Err(_) => parts.iter().for_each(|part| self.known_days.forget(&part.plan.table)),
+        }
+        outcome
+    }
+
+    /// Dimensions first, then by table, so that every load takes the same order.
+    async fn prepare(&self, batch: &BatchToLoad) -> Result<Vec<PreparedPart>, LoadError> {
+        let mut planned = Vec::with_capacity(batch.parts.len());
+        for part in batch.parts.iter().filter(|part| part.connector.warehouse.is_some()) {
+            let name = &part.connector.name;
+            let plan = self.plans.get(name).ok_or_else(|| LoadError::UnknownConnector(name.clone()))?;
+            planned.push((Arc::clone(plan), part.batches.clone()));
+        }
+        planned.sort_by(|(one, _), (other, _)| {
+            (one.is_fact(), &one.table, &one.connector).cmp(&(other.is_fact(), &other.table, &other.connector))
+        });
+        let (source, origins) = (batch.source_partition_id, batch.origins.clone());
+        let work = move || {
+            let prepare = |(plan, batches): (Arc<TablePlan>, Vec<RecordBatch>)| {
+                let rows = prepare_rows(&plan, source, &origins, &batches)?;
+                Ok(PreparedPart { plan, rows })
+            };
+            planned.into_iter().map(prepare).collect()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(LoadError::Prepare)?
+    }
+}
+
+fn record(batch: &BatchToLoad, counts: &LoadCounts) {
+    for (table, counts) in &counts.tables {
+        let results = [
+            ("inserted", counts.inserted),
+            ("updated", counts.updated),
+            ("unchanged_or_older", counts.unchanged_or_older),
+            ("inferred", counts.inferred),
+        ];
+        for (result, count) in results {
+            metrics().rows_loaded.with_label_values(&[table.as_str(), result]).inc_by(count);
+        }
+    }
+    if counts.repaired_value_count > 0 {
+        tracing::warn!(
+            component = "load",
+            micro_batch = %batch.micro_batch_id,
+            value_count = counts.repaired_value_count,
+            "values mended for the warehouse; the lake keeps the originals"
+        );
+    }
+}
+
+/// When each micro-batch was loaded.
+pub async fn loaded_at(
+    client: &impl deadpool_postgres::GenericClient,
+) -> Result<HashMap<MicroBatchId, DateTime<Utc>>, tokio_postgres::Error> {
+    let rows = client.query(include_str!("sql/select_loaded_at.sql"), &[]).await?;
+    Ok(rows.iter().map(|row| (MicroBatchId(row.get(0)), row.get(1))).collect())
+}

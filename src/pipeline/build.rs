@@ -187,9 +187,10 @@ fn encode_dead_letters(
     letters: &[(DeadLetter, DateTime<Utc>)],
 ) -> Result<Vec<StagedFile>, BuildError> {
     let revision_of = |name: &str| {
-        context.connectors.by_name(name).map_or_else(Default::default, |connector| {
-            (connector.revision.clone(), connector.schema_revision.clone())
-        })
+        context
+            .connectors
+            .by_name(name)
+            .map_or_else(Default::default, |connector| (connector.revision.clone(), connector.schema_revision.clone()))
     };
     stage::encode_dead_letters(&sealed.topic_partition, id, letters, revision_of)
         .map_err(|error| BuildError::Encode { connector: "dead letters".to_owned(), detail: chain(&error) })

@@ -109,7 +109,7 @@ impl Claims for CatalogClaims {
         let client = postgres::get(&self.pool)
             .await
             .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })?;
-        catalog::claimed(&**client, &self.cluster_id, &self.consumer_group, location, versions)
+        catalog::claimed(&client, &self.cluster_id, &self.consumer_group, location, versions)
             .await
             .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })
     }

@@ -16,9 +16,11 @@ mod partition;
 mod position;
 mod process;
 mod run;
+mod settled;
 mod start;
 
 pub use context::TransformContext;
 pub use load_worker::LoadWorker;
 pub use run::{Role, RunError, RunHandle, run};
-pub use start::{StartError, Started, connect};
+pub use settled::{InFlight, SettledError, in_flight};
+pub use start::{StartError, Started, check_buckets, check_catalog, check_kafka, check_warehouse, connect};

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use super::absent::AbsentTail;
 use super::batch_writer::{BatchWriter, WriteError, Written};
-use super::build::SealedBatch;
 use super::budget::MemoryShare;
+use super::build::SealedBatch;
 use super::context::TransformContext;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
@@ -110,8 +110,8 @@ impl PartitionWorker {
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(500 + jitter)) => true,
-            _ = stop.wait_for(|stopped| *stopped) => false,
-            _ = revoked.wait_for(|revoked| *revoked) => false,
+            () = signalled(&mut stop) => false,
+            () = signalled(&mut revoked) => false,
         }
     }
 
@@ -134,9 +134,10 @@ impl PartitionWorker {
     /// One ownership: from the fence to its end.
     async fn own_once(&self) -> Result<Ended, TakeOverError> {
         let mut revoked = self.revoked.clone();
+        let retries = self.retries();
         let taken = tokio::select! {
-            taken = retry(&self.retries(), "source", TakeOverError::kind, || take_over(&self.context, &self.kafka, self.topic_partition())) => taken?,
-            _ = revoked.wait_for(|revoked| *revoked) => return Ok(Ended::Revoked),
+            taken = retry(&retries, "source", TakeOverError::kind, || take_over(&self.context, &self.kafka, self.topic_partition())) => taken?,
+            () = signalled(&mut revoked) => return Ok(Ended::Revoked),
         };
         let (ownership, offset) = match taken {
             TakeOver::Fenced => return Ok(Ended::Fenced),
@@ -157,9 +158,10 @@ impl PartitionWorker {
 
     async fn record_halt(&self, ownership: &Ownership, reason: &HaltReason) {
         let text = format!("{}: {reason}", reason.label());
-        let recorded = retry(&self.retries(), "catalog", catalog::CatalogError::kind, || async {
+        let retries = self.retries();
+        let recorded = retry(&retries, "catalog", catalog::CatalogError::kind, || async {
             let client = postgres::get(&self.context.catalog).await.map_err(catalog::CatalogError::Connect)?;
-            catalog::record_halt(&**client, ownership.partition, ownership.fence, &text).await
+            catalog::record_halt(&client, ownership.partition, ownership.fence, &text).await
         });
         if let Err(error) = recorded.await {
             tracing::warn!(component = "catalog", error = %chain(&error), "could not record why a topic partition is halted");
@@ -192,8 +194,8 @@ impl PartitionWorker {
             let due = open.due(self.context.batch_limits.age_max);
             tokio::select! {
                 biased;
-                _ = revoked.wait_for(|revoked| *revoked) => return Ended::Revoked,
-                _ = stop.wait_for(|stopped| *stopped), if !draining => {}
+                () = signalled(&mut revoked) => return Ended::Revoked,
+                () = signalled(&mut stop), if !draining => {}
                 done = in_flight.next(), if !in_flight.tasks.is_empty() && !open.is_full(&self.context) => match done {
                     Ok(processed) => open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -280,6 +282,12 @@ impl PartitionWorker {
     }
 }
 
+/// Waits until the signal is given, or its sender is gone.
+async fn signalled(signal: &mut watch::Receiver<bool>) {
+    // the guard that `wait_for` returns must not live across another await
+    let _ = signal.wait_for(|given| *given).await;
+}
+
 impl InFlight {
     /// The oldest message, when it is processed. Safe to drop: the task goes on.
     async fn next(&mut self) -> Result<ProcessedMessage, ProcessError> {
@@ -305,7 +313,10 @@ impl Open {
 
     /// The first offset it does not cover.
     fn next(&self) -> i64 {
-        self.messages.last().map_or(self.first, |last| last.message.offset + 1).max(self.first + self.fill.offsets as i64)
+        self.messages
+            .last()
+            .map_or(self.first, |last| last.message.offset + 1)
+            .max(self.first + self.fill.offsets as i64)
     }
 
     fn push(&mut self, processed: ProcessedMessage) {

@@ -28,8 +28,14 @@ pub struct Ownership {
 #[derive(Debug)]
 pub enum TakeOver {
     /// Read on from this offset, which is the catalog's position.
-    From { ownership: Ownership, offset: i64 },
-    Halted { ownership: Ownership, reason: HaltReason },
+    From {
+        ownership: Ownership,
+        offset: i64,
+    },
+    Halted {
+        ownership: Ownership,
+        reason: HaltReason,
+    },
     /// Another owner came while we were reading.
     Fenced,
 }
@@ -70,10 +76,10 @@ pub async fn take_over(
     };
     let fence = Fence::generate();
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
-    let partition = catalog::install_fence(&**client, &key, fence, &context.process).await?;
+    let partition = catalog::install_fence(&client, &key, fence, &context.process).await?;
     let log = observe_log(kafka, topic_partition).await?;
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
-    let position = catalog::read_position(&**client, partition, tag.as_ref().map(|tag| tag.fence)).await?;
+    let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;
     let identity = identify(kafka, topic_partition, &position, log.first).await?;
     let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id };
     let committed = match (&log.committed, tag) {
@@ -109,7 +115,7 @@ async fn start(
 ) -> Result<TakeOver, TakeOverError> {
     if position.next_offset.is_none() {
         let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
-        if !catalog::set_first_position(&**client, ownership.partition, ownership.fence, at).await? {
+        if !catalog::set_first_position(&client, ownership.partition, ownership.fence, at).await? {
             return Ok(TakeOver::Fenced);
         }
     }
@@ -144,8 +150,7 @@ async fn observe_log(settings: &KafkaSettings, topic_partition: &TopicPartition)
     let (settings, topic_partition) = (settings.clone(), topic_partition.clone());
     let observed = tokio::task::spawn_blocking(move || -> Result<Log, KafkaError> {
         let inspector = kafka::inspector(&settings)?;
-        let committed =
-            kafka::committed(inspector.client(), std::slice::from_ref(&topic_partition), KAFKA_TIMEOUT)?;
+        let committed = kafka::committed(inspector.client(), std::slice::from_ref(&topic_partition), KAFKA_TIMEOUT)?;
         let (first, end) = kafka::watermarks(inspector.client(), &topic_partition, KAFKA_TIMEOUT)?;
         Ok(Log { committed: committed.get(&topic_partition).cloned(), first, end })
     });

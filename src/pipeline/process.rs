@@ -92,10 +92,9 @@ pub fn memory_estimate(message: &Message) -> u64 {
     const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
     let announced = message.payload.as_deref().and_then(|payload| notification::decode(payload).ok());
     let objects: u64 = match announced {
-        Some(Announcement::Objects(events)) => events
-            .iter()
-            .map(|event| event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN))
-            .sum(),
+        Some(Announcement::Objects(events)) => {
+            events.iter().map(|event| event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN)).sum()
+        }
         _ => 0,
     };
     message.size_bytes() + objects.saturating_mul(FACTOR)
@@ -198,8 +197,7 @@ pub async fn process_again(
         if let Some(object) = processed.objects.iter_mut().find(|object| object.record == event.record) {
             // before the reader looks: it would pass over a version that is still reserved
             object.reservation = None;
-            *object =
-                process_event(context, topic_partition, &message, event, &mut processed.memory, retries).await?;
+            *object = process_event(context, topic_partition, &message, event, &mut processed.memory, retries).await?;
         }
     }
     Ok(())
@@ -280,9 +278,10 @@ fn connector_for(
     if event.bucket == context.lake_bucket && context.lake_is_raw_store {
         return None;
     }
-    event.key_candidates(crate::config::KeyEncoding::Auto).iter().find_map(|key| {
-        context.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned()
-    })
+    event
+        .key_candidates(crate::config::KeyEncoding::Auto)
+        .iter()
+        .find_map(|key| context.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned())
 }
 
 /// An object that a connector wants.

@@ -1,1 +1,114 @@
-//! publish
+//! Pending → visible, and the outbox.
+//!
+//! # Contract
+//! A file of a live micro-batch is copied on the server from `_pending/` to its published key, the copy is
+//! verified, the catalog marks it published, the pending copy is deleted: in this order, so that no reader of
+//! `data/` sees a file before its micro-batch is live (FILE-1), and no file is ever without a complete copy.
+//! # Retries
+//! A lease, not a lock, keeps workers apart; publishing a file twice writes the same bytes to the
+//! same key. Whatever fails is taken up again when its lease runs out.
+//! # Crash consistency
+//! A crash between any two steps leaves at most a second copy; the next worker finishes.
+
+mod outbox;
+
+pub use outbox::send_outbox;
+
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+use futures::stream::{self, StreamExt};
+use thiserror::Error;
+
+use crate::catalog::{self, CatalogError, LeasedFile};
+use crate::client::postgres;
+use crate::client::s3::{Pin, S3Client, S3Error};
+use crate::error::{ErrorKind, chain};
+use crate::telemetry::metrics;
+
+/// Long enough for one copy by a slow store; a crashed worker's files wait this long.
+const LEASE_SECONDS: f64 = 60.0;
+const FILES_PER_ROUND: i64 = 64;
+const COPIES_IN_FLIGHT: usize = 8;
+
+#[derive(Debug, Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("could not copy a pending file to its published key")]
+    Copy(#[source] S3Error),
+    #[error("could not verify the published copy")]
+    Verify(#[source] S3Error),
+    #[error("the published copy `{key}` has {found} bytes instead of {expected}")]
+    Differs { key: String, found: u64, expected: u64 },
+    #[error("could not delete the pending copy")]
+    Delete(#[source] S3Error),
+    #[error(transparent)]
+    Kafka(#[from] crate::client::kafka::KafkaError),
+}
+
+impl PublishError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Catalog(error) => error.kind(),
+            Self::Copy(error) | Self::Verify(error) | Self::Delete(error) => error.kind(),
+            Self::Differs { .. } => ErrorKind::Transient,
+            Self::Kafka(error) => error.kind(),
+        }
+    }
+}
+
+/// What publishing needs.
+#[derive(Clone)]
+pub struct Publisher {
+    pub catalog: Pool,
+    pub lake: S3Client,
+    pub lake_bucket: String,
+}
+
+impl Publisher {
+    /// Publishes one round of pending files; returns how many were taken up. 0: nothing to do.
+    pub async fn publish_round(self: &Arc<Self>) -> Result<usize, PublishError> {
+        let leased = {
+            let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+            catalog::lease_pending_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?
+        };
+        let count = leased.len();
+        stream::iter(leased)
+            .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
+                match self.publish(&file).await {
+                    Ok(()) => metrics().files_published.with_label_values(&[&file.kind]).inc(),
+                    Err(error) => {
+                        metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
+                        tracing::warn!(component = "publish", key = file.published_key, error = %chain(&error), "file stays pending, taken up again when its lease ends");
+                    }
+                }
+            })
+            .await;
+        Ok(count)
+    }
+
+    async fn publish(&self, file: &LeasedFile) -> Result<(), PublishError> {
+        match self.lake.copy(&self.lake_bucket, &file.pending_key, &file.published_key, None).await {
+            Ok(_) => {}
+            // another worker was here before: the verification below decides
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(PublishError::Copy(error)),
+        }
+        let head = self
+            .lake
+            .head(&self.lake_bucket, &file.published_key, Pin::default())
+            .await
+            .map_err(PublishError::Verify)?;
+        if head.size_bytes != file.size_bytes.unsigned_abs() {
+            return Err(PublishError::Differs {
+                key: file.published_key.clone(),
+                found: head.size_bytes,
+                expected: file.size_bytes.unsigned_abs(),
+            });
+        }
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        catalog::mark_published(&client, file.file_id).await?;
+        self.lake.delete(&self.lake_bucket, &file.pending_key).await.map_err(PublishError::Delete)
+    }
+}

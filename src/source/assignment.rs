@@ -43,9 +43,8 @@ impl OffsetTag {
         if parts.next()? != "v1" {
             return None;
         }
-        let mut field = |name: &str| -> Option<uuid::Uuid> {
-            parts.next()?.strip_prefix(name)?.strip_prefix('=')?.parse().ok()
-        };
+        let mut field =
+            |name: &str| -> Option<uuid::Uuid> { parts.next()?.strip_prefix(name)?.strip_prefix('=')?.parse().ok() };
         let tag = Self { catalog_id: field("cat")?, fence: field("fence")?, batch: field("batch")? };
         parts.next().is_none().then_some(tag)
     }
@@ -93,25 +92,44 @@ pub struct Observed {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    Start { at: i64 },
+    Start {
+        at: i64,
+    },
     /// Record the range as skipped, then start at its end.
-    Skip { range: OffsetRange },
+    Skip {
+        range: OffsetRange,
+    },
     Halt(HaltReason),
 }
 
 /// Why a topic partition stands still until a human acts. `label` is the metric's, the text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HaltReason {
-    ReplayRequested { offset: i64, end: i64 },
-    LogTruncated { next_offset: i64, log_end: i64 },
-    LogExpired { next_offset: i64, log_first: i64 },
-    TopicRecreated { next_offset: i64 },
+    ReplayRequested {
+        offset: i64,
+        end: i64,
+    },
+    LogTruncated {
+        next_offset: i64,
+        log_end: i64,
+    },
+    LogExpired {
+        next_offset: i64,
+        log_first: i64,
+    },
+    TopicRecreated {
+        next_offset: i64,
+    },
     OtherCluster,
     /// A bug: the database refused what the code believed impossible.
     InvariantViolated(String),
 }
 
 impl HaltReason {
+    /// Every label.
+    pub const LABELS: &[&str] =
+        &["replay_requested", "log_truncated", "log_expired", "topic_recreated", "other_cluster", "invariant_violated"];
+
     pub fn label(&self) -> &'static str {
         match self {
             Self::ReplayRequested { .. } => "replay_requested",
@@ -285,10 +303,7 @@ mod tests {
     #[test]
     fn a_truncated_or_recreated_or_expired_log_halts() {
         let truncated = Observed { log_end: 30, ..observed() };
-        assert_eq!(
-            decide(&truncated),
-            Decision::Halt(HaltReason::LogTruncated { next_offset: 50, log_end: 30 })
-        );
+        assert_eq!(decide(&truncated), Decision::Halt(HaltReason::LogTruncated { next_offset: 50, log_end: 30 }));
         let recreated = Observed { identity: Identity::Differs, ..observed() };
         assert_eq!(decide(&recreated), Decision::Halt(HaltReason::TopicRecreated { next_offset: 50 }));
         let expired = Observed { log_first: 60, ..observed() };

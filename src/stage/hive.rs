@@ -30,36 +30,17 @@ pub(super) fn push_level(path: &mut String, name: &str, value: Option<&str>) {
 }
 
 /// Percent signs instead of what Hive escapes: control characters and `"#%'*/:=?\{[]^`, the closing brace
-/// not among them; everything else, blanks and characters beyond ASCII included, stands for itself.
+/// not among them; characters beyond ASCII stand for themselves. Blanks and a value of dots alone are escaped
+/// besides: stores and HTTP clients treat them specially at the ends of a segment, and readers undo them all the same.
 /// Source: Apache Hive 4, FileUtils.escapePathName (`charToEscape`), read 2026-11; Spark's
 /// ExternalCatalogUtils has the same list.
 fn escape(path: &mut String, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let is_dots = matches!(text, "." | "..");
     for character in text.chars() {
-        let is_escaped = matches!(
-            character,
-            '\0'..='\x1f'
-                | '\x7f'
-                | '"'
-                | '#'
-                | '%'
-                | '\''
-                | '*'
-                | '/'
-                | ':'
-                | '='
-                | '?'
-                | '\\'
-                | '{'
-                | '['
-                | ']'
-                | '^'
-        );
+        let is_escaped = is_dots || character.is_ascii_control() || " \"#%'*/:=?\\{[]^".contains(character);
         if is_escaped {
-            let byte = character as u8;
             path.push('%');
-            path.push(char::from(HEX[usize::from(byte >> 4)]));
-            path.push(char::from(HEX[usize::from(byte & 15)]));
+            push_hex(path, character as u8, b"0123456789ABCDEF");
         } else {
             path.push(character);
         }
@@ -80,8 +61,13 @@ fn shorten(path: &mut String, start: usize, value: &str) {
     path.truncate(end);
     path.push('~');
     for byte in &Sha256::digest(value)[..HASH_BYTES] {
-        path.push_str(&format!("{byte:02x}"));
+        push_hex(path, *byte, b"0123456789abcdef");
     }
+}
+
+fn push_hex(path: &mut String, byte: u8, digits: &[u8; 16]) {
+    path.push(char::from(digits[usize::from(byte >> 4)]));
+    path.push(char::from(digits[usize::from(byte & 15)]));
 }
 
 #[cfg(test)]
@@ -98,12 +84,14 @@ mod tests {
     fn what_hive_escapes_and_nothing_else() {
         for (value, escaped) in [
             ("web", "web"),
-            ("a b", "a b"),
-            (" ", " "),
+            ("a b", "a%20b"),
+            (" ", "%20"),
             ("a/b", "a%2Fb"),
             ("a=b", "a%3Db"),
             ("100%", "100%25"),
-            ("..", ".."),
+            (".", "%2E"),
+            ("..", "%2E%2E"),
+            ("...", "..."),
             ("../x", "..%2Fx"),
             ("\"#%'*/:=?\\{[]^", "%22%23%25%27%2A%2F%3A%3D%3F%5C%7B%5B%5D%5E"),
             ("\0\t\n\r\u{1f}\u{7f}", "%00%09%0A%0D%1F%7F"),

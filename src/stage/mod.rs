@@ -22,14 +22,18 @@ mod scatter;
 #[cfg(test)]
 mod tests;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::compute::interleave;
 use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use uuid::Uuid;
 
-use crate::config::Connector;
+use crate::config::{Connector, UTC};
 use crate::error::ErrorKind;
 use crate::types::{FileKind, MicroBatchId, OriginRows, StagedFile, TopicPartition};
 
@@ -37,7 +41,6 @@ pub use dead_letters::encode_dead_letters;
 
 use parquet_file::{FileSeries, Label};
 use scatter::{Layout, PartitionRows, Source, scatter};
-use std::sync::Arc;
 
 /// Rows handed to the encoder at once.
 const CHUNK_ROWS_MAX: usize = 8192;
@@ -98,7 +101,7 @@ pub fn encode(
     };
     let mut files = Vec::new();
     for partition in scatter(connector, &layout, &sources)? {
-        files.extend(encoder.partition(partition)?);
+        files.extend(encoder.partition(&partition)?);
     }
     Ok(files)
 }
@@ -114,7 +117,7 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn partition(&self, partition: PartitionRows) -> Result<Vec<StagedFile>, StageError> {
+    fn partition(&self, partition: &PartitionRows) -> Result<Vec<StagedFile>, StageError> {
         let label = Label {
             kind: FileKind::Data,
             dataset: self.connector.staging.dataset.clone(),
@@ -128,7 +131,7 @@ impl Encoder<'_> {
         let mut files = FileSeries::new(label, Arc::clone(&self.schema));
         let mut rows = &partition.rows[..];
         while !rows.is_empty() {
-            let (chunk, taken) = self.chunk(&partition, rows)?;
+            let (chunk, taken) = self.chunk(partition, rows)?;
             let times = chunk.column(self.time_column).as_primitive::<TimestampMillisecondType>();
             let range = arrow::compute::min(times).zip(arrow::compute::max(times));
             files.write(&chunk, range).map_err(encode_failed)?;
@@ -170,13 +173,15 @@ impl Encoder<'_> {
                 columns.push(interleave(&arrays, &indices)?);
             }
         }
-        // `_row` is the last of the decoded columns and the last but one of the lake's.
+        // `_row` is the last of the decoded columns; in the lake it stands among the lineage.
         let row_numbers = columns.pop().ok_or_else(|| ArrowError::SchemaError("rows without columns".to_owned()))?;
         let origin = |(batch, _): &(u32, u32)| source(*batch).origin;
         columns.push(repeated(&self.topic_partition, rows.len()));
         columns.push(Arc::new(rows.iter().map(|row| origin(row).message_offset).collect::<Int64Array>()));
         columns.push(Arc::new(rows.iter().map(|row| origin(row).record).collect::<Int32Array>()));
         columns.push(row_numbers);
+        let times = rows.iter().map(|row| origin(row).time.timestamp_millis());
+        columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(times).with_timezone(UTC)));
         columns.push(repeated(&self.batch_id, rows.len()));
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }

@@ -161,13 +161,12 @@ impl Scattered {
         if self.key == self.last_key && !self.partitions.is_empty() {
             return self.last;
         }
-        let partition = match self.by_key.get(&self.key) {
-            Some(partition) => *partition,
-            None => {
-                let partition = self.partition(layout.path(time_ms, texts, row));
-                self.by_key.insert(self.key.clone(), partition);
-                partition
-            }
+        let partition = if let Some(partition) = self.by_key.get(&self.key) {
+            *partition
+        } else {
+            let partition = self.partition(layout.path(time_ms, texts, row));
+            self.by_key.insert(self.key.clone(), partition);
+            partition
         };
         self.last_key.clone_from(&self.key);
         self.last = partition;

@@ -127,7 +127,7 @@ fn rows_go_to_their_partition_with_their_lineage() {
     );
     let lineage = |offset, record, row| {
         format!(
-            r#""_topic_partition":"raw-notifications/3","_offset":{offset},"_record":{record},"_row":{row},"_batch":"{id}"}}"#
+            r#""_topic_partition":"raw-notifications/3","_offset":{offset},"_record":{record},"_row":{row},"_origin_time":"1970-01-01T00:00:00Z","_batch":"{id}"}}"#
         )
     };
     assert_eq!(

@@ -89,17 +89,17 @@ impl Step {
             Self::Trim => changed(column, texts(column)?, needs_trim, |text| text.trim().into()),
             Self::Lowercase => {
                 let texts = texts(column)?;
-                if let Some(lowered) = ascii_case(texts, u8::is_ascii_uppercase, <[u8]>::make_ascii_lowercase)? {
-                    return Ok(lowered.unwrap_or_else(|| Arc::clone(column)));
+                match ascii_case(column, texts, u8::is_ascii_uppercase, <[u8]>::make_ascii_lowercase)? {
+                    Some(lowered) => lowered,
+                    None => changed(column, texts, |_| true, |text| text.to_lowercase().into()),
                 }
-                changed(column, texts, |_| true, |text| text.to_lowercase().into())
             }
             Self::Uppercase => {
                 let texts = texts(column)?;
-                if let Some(raised) = ascii_case(texts, u8::is_ascii_lowercase, <[u8]>::make_ascii_uppercase)? {
-                    return Ok(raised.unwrap_or_else(|| Arc::clone(column)));
+                match ascii_case(column, texts, u8::is_ascii_lowercase, <[u8]>::make_ascii_uppercase)? {
+                    Some(raised) => raised,
+                    None => changed(column, texts, |_| true, |text| text.to_uppercase().into()),
                 }
-                changed(column, texts, |_| true, |text| text.to_uppercase().into())
             }
             Self::Default(value) => with_default(column, value)?,
         })
@@ -139,23 +139,24 @@ fn needs_trim(text: &str) -> bool {
 }
 
 /// Changes the case of all texts at once, where they are ASCII: their lengths stay. `None` where they are
-/// not, `Some(None)` where there is nothing to change.
+/// not.
 fn ascii_case(
+    column: &ArrayRef,
     texts: &StringArray,
     is_other_case: impl Fn(&u8) -> bool,
     change: impl Fn(&mut [u8]),
-) -> Result<Option<Option<ArrayRef>>, ArrowError> {
+) -> Result<Option<ArrayRef>, ArrowError> {
     let bytes = texts.value_data();
     if !bytes.is_ascii() {
         return Ok(None);
     }
     if !bytes.iter().any(is_other_case) {
-        return Ok(Some(None));
+        return Ok(Some(Arc::clone(column)));
     }
     let mut bytes = bytes.to_vec();
     change(&mut bytes);
     let array = StringArray::try_new(texts.offsets().clone(), Buffer::from(bytes), texts.nulls().cloned())?;
-    Ok(Some(Some(Arc::new(array))))
+    Ok(Some(Arc::new(array)))
 }
 
 fn with_default(column: &ArrayRef, value: &ArrayRef) -> Result<ArrayRef, ArrowError> {

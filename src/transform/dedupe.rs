@@ -64,7 +64,7 @@ impl Keys<'_> {
     }
 }
 
-fn dedupe_by(connector: &Connector, key: &[String], origins: &mut Vec<OriginRows>) -> Result<u64, ArrowError> {
+fn dedupe_by(connector: &Connector, key: &[String], origins: &mut [OriginRows]) -> Result<u64, ArrowError> {
     if origins.iter().flat_map(|origin| &origin.batches).map(RecordBatch::num_rows).sum::<usize>() < 2 {
         return Ok(0);
     }
@@ -112,7 +112,7 @@ fn keys<'a>(connector: &Connector, key: &[String], origins: &'a [OriginRows]) ->
                 rows: converter.convert_columns(&columns)?,
                 is_key,
                 numbers: column(batch, ROW_COLUMN)?.as_primitive::<Int64Type>(),
-                newer_by: newer_by.map(|times| times.as_primitive::<TimestampMillisecondType>()),
+                newer_by: newer_by.map(AsArray::as_primitive::<TimestampMillisecondType>),
             })
         })
         .collect()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
-use arrow::datatypes::{Int64Type, Schema};
+use arrow::datatypes::{DataType, Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
@@ -47,8 +47,11 @@ impl Expectations {
         let schema = DFSchema::try_from(Schema::new(fields));
         let plan = |sql: &str| {
             let schema = schema.as_ref().map_err(|error| DataFusionError::Plan(error.to_string()))?;
-            let expr = context.parse_sql_expr(sql, schema)?;
-            context.create_physical_expr(expr, schema)
+            let expr = context.create_physical_expr(context.parse_sql_expr(sql, schema)?, schema)?;
+            match expr.data_type(schema.as_arrow())? {
+                DataType::Boolean => Ok(expr),
+                other => Err(DataFusionError::Plan(format!("it gives {other}, not a boolean"))),
+            }
         };
         let planned = connector.expectations.iter().map(|expectation| {
             let expr = plan(&expectation.expr).map_err(|source| TransformError::Plan {
@@ -71,19 +74,10 @@ impl Expectations {
     }
 
     /// The fate of each row. Adds to `failure_counts`, one for each expectation.
-    pub(super) fn judge(
-        &self,
-        connector: &Connector,
-        rows: &RecordBatch,
-        failure_counts: &mut [u64],
-    ) -> Result<Vec<Fate>, TransformError> {
+    pub(super) fn judge(&self, rows: &RecordBatch, failure_counts: &mut [u64]) -> Vec<Fate> {
         let mut fates = vec![Fate::Passed; rows.num_rows()];
         for (index, planned) in self.0.iter().enumerate() {
-            let holds = planned.holds(rows).map_err(|source| TransformError::Evaluate {
-                connector: connector.name.clone(),
-                expectation: planned.name.clone(),
-                source: Box::new(source),
-            })?;
+            let holds = planned.holds(rows);
             if holds.true_count() == holds.len() {
                 continue;
             }
@@ -100,7 +94,7 @@ impl Expectations {
                 }
             }
         }
-        Ok(fates)
+        fates
     }
 
     /// The reject of one row of a batch, with its bytes as they were before cleaning.
@@ -124,16 +118,17 @@ impl Expectations {
 }
 
 impl Planned {
-    fn holds(&self, rows: &RecordBatch) -> Result<BooleanArray, DataFusionError> {
+    /// Null, too, where it cannot be told.
+    fn holds(&self, rows: &RecordBatch) -> BooleanArray {
         match self.evaluate(rows) {
-            Ok(holds) => Ok(holds),
+            Ok(holds) => holds,
             // Arrow fails a batch as a whole: find the rows that are to blame.
-            Err(_) => Ok((0..rows.num_rows())
+            Err(_) => (0..rows.num_rows())
                 .map(|row| match self.evaluate(&rows.slice(row, 1)) {
                     Ok(holds) => holds.is_valid(0).then(|| holds.value(0)),
                     Err(_) => None,
                 })
-                .collect()),
+                .collect(),
         }
     }
 

@@ -47,8 +47,6 @@ pub enum TransformError {
     UnknownColumn { connector: String, column: String },
     #[error("could not clean the rows of connector `{connector}`")]
     Clean { connector: String, source: ArrowError },
-    #[error("could not evaluate expectation `{expectation}` of connector `{connector}`")]
-    Evaluate { connector: String, expectation: String, source: Box<DataFusionError> },
     #[error("could not take the rows of connector `{connector}` that passed")]
     Filter { connector: String, source: ArrowError },
     #[error("could not dedupe the rows of connector `{connector}`")]
@@ -59,7 +57,7 @@ impl TransformError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Plan { .. } | Self::Default { .. } | Self::UnknownColumn { .. } => ErrorKind::Invalid,
-            Self::Clean { .. } | Self::Evaluate { .. } | Self::Filter { .. } | Self::Dedupe { .. } => ErrorKind::Halt,
+            Self::Clean { .. } | Self::Filter { .. } | Self::Dedupe { .. } => ErrorKind::Halt,
         }
     }
 }
@@ -103,7 +101,7 @@ pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, Tran
     let mut failure_counts = vec![0; plan.expectations.len()];
     for batch in decoded.batches {
         let rows = plan.cleaning.apply(&plan.connector, &batch.rows)?;
-        let fates = plan.expectations.judge(&plan.connector, &rows, &mut failure_counts)?;
+        let fates = plan.expectations.judge(&rows, &mut failure_counts);
         if fates.iter().all(|fate| *fate == Fate::Passed) {
             transformed.batches.push(rows);
             continue;

@@ -286,7 +286,7 @@ fn rejects_of_decoding_and_of_expectations_are_one_list_in_row_order() {
 
 #[test]
 fn a_wrong_expectation_is_named_when_it_is_planned() {
-    for expr in ["amount >", "no_such_column = 1", "_row > 1"] {
+    for expr in ["amount >", "no_such_column = 1", "_row > 1", "amount + 1"] {
         let connector = connector(Vec::new(), &[("broken", expr, OnFail::Reject)]);
         let error = TransformPlan::new(&connector).unwrap_err();
         assert_eq!(error.to_string(), "could not plan expectation `broken` of connector `orders`");

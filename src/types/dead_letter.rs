@@ -33,9 +33,19 @@ pub enum RejectReason {
 
 impl RejectReason {
     pub const ALL: &[Self] = &[
-        Self::MalformedNotification, Self::MalformedJson, Self::NotAnObject, Self::InvalidUtf8,
-        Self::RecordTooLong, Self::TooDeep, Self::MissingRequired, Self::WrongType, Self::InvalidValue,
-        Self::UnknownField, Self::DuplicateField, Self::ExpectationFailed, Self::CorruptCompression,
+        Self::MalformedNotification,
+        Self::MalformedJson,
+        Self::NotAnObject,
+        Self::InvalidUtf8,
+        Self::RecordTooLong,
+        Self::TooDeep,
+        Self::MissingRequired,
+        Self::WrongType,
+        Self::InvalidValue,
+        Self::UnknownField,
+        Self::DuplicateField,
+        Self::ExpectationFailed,
+        Self::CorruptCompression,
         Self::ObjectTooLarge,
     ];
 

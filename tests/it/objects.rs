@@ -49,10 +49,7 @@ impl MemoryClaims {
 }
 
 fn endpoint() -> S3Endpoint {
-    let get = |name: &str| {
-        let name = format!("SLUICE_S3__RAW__{name}");
-        std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run `make test`"))
-    };
+    let get = |name: &str| crate::stack::stack().get(&format!("SLUICE_S3__RAW__{name}")).to_owned();
     S3Endpoint {
         endpoint: Some(get("ENDPOINT")),
         region: get("REGION"),

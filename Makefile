@@ -1,0 +1,59 @@
+# Two commands are the whole set-up: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.PHONY: help demo clean-demo test up down bench lint fmt install
+
+# Dependencies are built once a machine: clones share a target folder where that is possible.
+ifndef CARGO_TARGET_DIR
+  ifeq ($(shell id -u),0)
+    export CARGO_TARGET_DIR := /var/cache/sluice-target
+  else
+    export CARGO_TARGET_DIR := $(CURDIR)/target
+  endif
+endif
+SLUICE := $(CARGO_TARGET_DIR)/debug/sluice
+TOOLS := $(or $(SLUICE_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice)
+DUCKDB_VERSION := $(shell sed -n 's/^DUCKDB_VERSION=//p' compose/versions.env)
+DEMO_DIR ?= sluice-demo
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Build, then run the main job on embedded servers and verify the result
+	@compose/native install --postgres-only
+	cargo build --locked --bin sluice
+	$(SLUICE) demo --folder $(DEMO_DIR) $(DEMO_ARGS)
+
+clean-demo: ## Remove what `make demo` left
+	rm -rf $(DEMO_DIR)
+
+test: ## Run every test, on real Kafka, versitygw and PostgreSQL
+	@$(MAKE) --no-print-directory install
+	SLUICE_PROMTOOL=$(TOOLS)/monitoring/usr/bin/promtool SLUICE_AMTOOL=$(TOOLS)/monitoring/usr/bin/amtool \
+	SLUICE_TEST_PYTHON=$(TOOLS)/duckdb-$(DUCKDB_VERSION)/bin/python3 \
+	  cargo test --workspace --locked
+
+up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
+	@compose/native up
+	@compose/native env
+
+down: ## Stop the native stack
+	@compose/native down
+
+bench: ## Run the whole job over a million rows and print its speed
+	cargo build --locked --bin sluice
+	$(SLUICE) demo --folder $(DEMO_DIR) --rows 1000000
+
+install: ## Install the servers that the tests need
+	@compose/native install
+	@compose/native install --monitoring
+	@compose/native install --reader
+
+fmt: ## Format the code
+	cargo fmt
+
+lint: ## Check format, lints, licences and shell scripts
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny --config .deny.toml check; else echo "skipped: cargo-deny is not installed"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x compose/native .ci/run; else echo "skipped: shellcheck is not installed"; fi

@@ -1,0 +1,55 @@
+//! `sluice doctor`
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::{EXIT_DONE, EXIT_FAILED, SettingsArgs};
+use crate::client::postgres;
+use crate::config::Need;
+use crate::error::chain;
+use crate::pipeline::{StartError, check_buckets, check_catalog, check_kafka, check_warehouse};
+
+/// How long one check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct DoctorArgs {}
+
+/// Checks every dependency once and says what to do. Exit code 1 where one fails.
+pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let (settings, connectors) = settings.load_project(Need::ALL)?;
+    writeln!(out, "ok      connectors: {} read from {}", connectors.all.len(), settings.connectors_dir.display())?;
+    let catalog = postgres::pool(&settings.catalog, "doctor")?;
+    let warehouse = postgres::pool(&settings.warehouse, "doctor")?;
+    let kafka = async { check_kafka(settings.kafka.clone(), connectors.topics()).await.map(|_| ()) };
+    let (kafka, in_catalog, in_warehouse, buckets) = tokio::join!(
+        within(kafka),
+        within(check_catalog(&catalog)),
+        within(check_warehouse(&warehouse)),
+        within(check_buckets(&settings, &connectors)),
+    );
+    let mut code = EXIT_DONE;
+    for (name, found, what) in [
+        ("kafka", kafka, "the cluster answers, every topic exists"),
+        ("catalog", in_catalog, "the database answers, its schema fits"),
+        ("warehouse", in_warehouse, "the database answers, its schema fits"),
+        ("s3", buckets, "every bucket is there and may be listed"),
+    ] {
+        match found {
+            Ok(()) => writeln!(out, "ok      {name}: {what}")?,
+            Err(problem) => {
+                code = EXIT_FAILED;
+                writeln!(out, "failed  {name}: {problem}")?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn within(check: impl Future<Output = Result<(), StartError>>) -> Result<(), String> {
+    match tokio::time::timeout(CHECK_TIMEOUT, check).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer within {} s: check address and network", CHECK_TIMEOUT.as_secs())),
+    }
+}

@@ -1,0 +1,77 @@
+//! `sluice status`
+
+use std::io::Write;
+
+use comfy_table::{Table, presets};
+
+use super::{EXIT_DONE, OutputFormat, SettingsArgs};
+use crate::catalog::{self, Backlog, OutcomeSum, PartitionStatus};
+use crate::client::postgres;
+use crate::config::Need;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct StatusArgs {
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: OutputFormat,
+}
+
+/// Prints what the catalog knows; Kafka and the stores are not asked.
+pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let settings = settings.load(&[Need::Catalog])?;
+    let pool = postgres::pool(&settings.catalog, "status")?;
+    let client = postgres::get(&pool).await?;
+    let partitions = catalog::partitions(&client, &settings.kafka.group).await?;
+    let backlog = catalog::backlog(&client).await?;
+    let outcomes = catalog::outcome_sums(&client, &settings.kafka.group).await?;
+    let unbalanced = catalog::unbalanced_count(&client, None).await?;
+    match args.output {
+        OutputFormat::Json => {
+            let status = serde_json::json!({
+                "group": settings.kafka.group, "partitions": partitions, "backlog": backlog,
+                "outcomes": outcomes, "books_unbalanced": unbalanced,
+            });
+            writeln!(out, "{status:#}")?;
+        }
+        OutputFormat::Table => print(&partitions, backlog, &outcomes, unbalanced, out)?,
+    }
+    Ok(EXIT_DONE)
+}
+
+fn print(
+    partitions: &[PartitionStatus],
+    backlog: Backlog,
+    outcomes: &[OutcomeSum],
+    unbalanced: i64,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        "topic partition",
+        "next offset",
+        "micro-batches",
+        "last commit",
+        "state",
+    ]);
+    for partition in partitions {
+        table.add_row([
+            format!("{}/{}", partition.topic, partition.topic_partition),
+            partition.next_offset.map_or_else(|| "-".into(), |offset| offset.to_string()),
+            partition.batch_count.to_string(),
+            partition.last_commit.map_or_else(|| "-".into(), |time| time.format("%F %T").to_string()),
+            partition.halted_reason.clone().map_or_else(|| "ok".into(), |reason| format!("halted: {reason}")),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["ledger", "connector", "outcome", "count"]);
+    for sum in outcomes {
+        table.add_row([sum.ledger.clone(), sum.connector.clone(), sum.outcome.clone(), sum.count.to_string()]);
+    }
+    writeln!(out, "{table}")?;
+    writeln!(
+        out,
+        "pending: {} files, {} manifests, {} micro-batches to load; books out of balance: {unbalanced}",
+        backlog.files_pending, backlog.outbox_pending, backlog.batches_unloaded
+    )?;
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! How a connector's columns go into a warehouse table: decided and checked once, at start.
+//!
+//! A column that both have by name is loaded; one that the table lacks is not, and that is fine. A fact
+//! gets `<member>_key` for each dimension link. What is loaded must fit without loss, so that no row
+//! can fail later: the checks below refuse narrower types and columns that need a value nobody gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::LoadError;
+use super::warehouse_table::{SCHEMA, TableColumn, WarehouseTable};
+use crate::config::{Connector, FieldType, Warehouse, WarehouseTable as Target};
+
+/// Columns that every loaded table carries, in the order in which they are written.
+pub(super) const LINEAGE_COLUMNS: [(&str, &str); 7] = [
+    ("_source", "int8"),
+    ("_offset", "int8"),
+    ("_record", "int4"),
+    ("_row", "int8"),
+    ("_newer_at", "timestamptz"),
+    ("_object_time", "timestamptz"),
+    ("_object_hash", "int8"),
+];
+
+/// Identifiers beyond this are cut off by the server. Source: PostgreSQL 15, NAMEDATALEN − 1.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+/// What the name of a day's partition adds to the fact's: `_p20261123`.
+const DAY_SUFFIX_BYTES: usize = 10;
+
+/// What a value becomes on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WireType {
+    Text,
+    /// Text in a unique key: of limited length.
+    KeyText,
+    Uuid,
+    Int4,
+    Int8,
+    Float8,
+    Bool,
+    Numeric,
+    Timestamptz,
+    Jsonb,
+    /// JSON into a text column.
+    JsonText,
+}
+
+impl WireType {
+    /// The type of the temporary table's column; COPY reads its binary form.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::Text | Self::KeyText | Self::JsonText => "text",
+            Self::Uuid => "uuid",
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+            Self::Float8 => "float8",
+            Self::Bool => "bool",
+            Self::Numeric => "numeric",
+            Self::Timestamptz => "timestamptz",
+            Self::Jsonb => "jsonb",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PlanColumn {
+    pub name: String,
+    pub field_type: FieldType,
+    pub wire: WireType,
+    /// False for a column that only names a member.
+    pub loaded: bool,
+}
+
+/// From a fact's column to a member of a dimension.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Link {
+    /// `dim_users`
+    pub table: String,
+    /// `user_key`, in both tables.
+    pub member_key: String,
+    /// `user_id`, in the dimension.
+    pub natural_key: String,
+    /// The connector's column.
+    pub column: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum TableKind {
+    Fact { time: String, links: Vec<Link> },
+    Dimension,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TablePlan {
+    pub connector: String,
+    pub table: String,
+    pub kind: TableKind,
+    /// Natural key, without a fact's time.
+    pub key: Vec<String>,
+    /// In the order of the temporary table; the lineage columns follow.
+    pub columns: Vec<PlanColumn>,
+    pub newer_by: Option<String>,
+}
+
+impl TablePlan {
+    pub(super) fn new(
+        connector: &Connector,
+        warehouse: &Warehouse,
+        tables: &BTreeMap<String, WarehouseTable>,
+    ) -> Result<Self, LoadError> {
+        Builder { connector, warehouse, tables }
+            .build()
+            .map_err(|problem| LoadError::Mismatch { connector: connector.name.clone(), problem })
+    }
+
+    /// What names a row: the natural key, and a fact's time.
+    pub(super) fn identity(&self) -> Vec<&str> {
+        let time = match &self.kind {
+            TableKind::Fact { time, .. } => Some(time.as_str()),
+            TableKind::Dimension => None,
+        };
+        self.key.iter().map(String::as_str).chain(time).collect()
+    }
+
+    pub(super) fn is_fact(&self) -> bool {
+        matches!(self.kind, TableKind::Fact { .. })
+    }
+
+    pub(super) fn links(&self) -> &[Link] {
+        match &self.kind {
+            TableKind::Fact { links, .. } => links,
+            TableKind::Dimension => &[],
+        }
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&PlanColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// Every table that a connector's rows touch.
+pub(super) fn tables_of(warehouse: &Warehouse) -> Vec<String> {
+    let target = match &warehouse.target {
+        Target::Fact(name) | Target::Dimension(name) => name.clone(),
+    };
+    std::iter::once(target).chain(warehouse.dimensions.iter().map(|link| dimension_table(&link.dimension))).collect()
+}
+
+fn dimension_table(dimension: &str) -> String {
+    format!("dim_{dimension}")
+}
+
+struct Builder<'a> {
+    connector: &'a Connector,
+    warehouse: &'a Warehouse,
+    tables: &'a BTreeMap<String, WarehouseTable>,
+}
+
+impl Builder<'_> {
+    fn build(&self) -> Result<TablePlan, String> {
+        let (name, is_fact) = match &self.warehouse.target {
+            Target::Fact(name) => (name, true),
+            Target::Dimension(name) => (name, false),
+        };
+        let table = self.table(name)?;
+        let time = &self.connector.staging.time;
+        let kind = if is_fact {
+            if name.len() > IDENTIFIER_BYTES_MAX - DAY_SUFFIX_BYTES {
+                return Err(format!("the name of table {SCHEMA}.{name} is too long for its partitions"));
+            }
+            if table.range_column.as_ref() != Some(time) {
+                return Err(format!("table {SCHEMA}.{name} must be PARTITION BY RANGE ({time})"));
+            }
+            TableKind::Fact { time: time.clone(), links: self.links(name, table)? }
+        } else {
+            TableKind::Dimension
+        };
+        check_lineage(name, table)?;
+        let columns = self.columns(name, table, &kind)?;
+        let plan = TablePlan {
+            connector: self.connector.name.clone(),
+            table: name.clone(),
+            kind,
+            key: self.warehouse.key.clone(),
+            columns,
+            newer_by: self.warehouse.newer_by.clone(),
+        };
+        check_identity(&plan, table)?;
+        self.check_required(&plan, table)?;
+        Ok(plan)
+    }
+
+    fn table(&self, name: &str) -> Result<&WarehouseTable, String> {
+        self.tables.get(name).ok_or_else(|| {
+            format!("there is no table {SCHEMA}.{name}, or this user may not use it: run `sluice migrate`")
+        })
+    }
+
+    fn links(&self, fact: &str, table: &WarehouseTable) -> Result<Vec<Link>, String> {
+        let mut links = Vec::new();
+        for link in &self.warehouse.dimensions {
+            let singular = link.dimension.strip_suffix('s').unwrap_or(&link.dimension);
+            let link = Link {
+                table: dimension_table(&link.dimension),
+                member_key: format!("{singular}_key"),
+                natural_key: format!("{singular}_id"),
+                column: link.key.clone(),
+            };
+            let dimension = self.table(&link.table)?;
+            expect_type(fact, table, &link.member_key, "int8")?;
+            expect_type(&link.table, dimension, &link.member_key, "int8")?;
+            expect_type(&link.table, dimension, &link.natural_key, "text")?;
+            expect_type(&link.table, dimension, "inferred", "bool")?;
+            check_unique(&link.table, dimension, &BTreeSet::from([link.natural_key.as_str()]))?;
+            let needed = dimension
+                .columns
+                .iter()
+                .find(|(name, column)| !column.nullable && !column.has_default && **name != link.natural_key);
+            if let Some((name, _)) = needed {
+                return Err(format!(
+                    "{SCHEMA}.{}.{name} is NOT NULL, so that no inferred member can be made",
+                    link.table
+                ));
+            }
+            let field = self.connector.field(&link.column);
+            if !matches!(field.map(|field| field.data_type), Some(FieldType::Utf8 | FieldType::Uuid)) {
+                return Err(format!(
+                    "column `{}` names members of {}, so it must be utf8 or uuid",
+                    link.column, link.table
+                ));
+            }
+            links.push(link);
+        }
+        Ok(links)
+    }
+
+    fn columns(&self, name: &str, table: &WarehouseTable, kind: &TableKind) -> Result<Vec<PlanColumn>, String> {
+        let mut columns = Vec::new();
+        for field in &self.connector.fields {
+            let is_link = matches!(kind, TableKind::Fact { links, .. } if links.iter().any(|l| l.column == field.name));
+            let in_key = is_link || self.warehouse.key.contains(&field.name);
+            let found = table.columns.get(&field.name);
+            let wire = match found {
+                Some(column) => wire_type(field.data_type, column, in_key).ok_or_else(|| {
+                    let needed = needed_type(field.data_type);
+                    format!("column `{}` is {needed}, but {SCHEMA}.{name}.{0} is {1}", field.name, shown(column))
+                })?,
+                None if is_link => WireType::KeyText,
+                None => continue,
+            };
+            columns.push(PlanColumn {
+                name: field.name.clone(),
+                field_type: field.data_type,
+                wire,
+                loaded: found.is_some(),
+            });
+        }
+        Ok(columns)
+    }
+
+    /// A column of the table that must not be null is given by a required column, a link or a default.
+    fn check_required(&self, plan: &TablePlan, table: &WarehouseTable) -> Result<(), String> {
+        for (name, column) in table.columns.iter().filter(|(_, column)| !column.nullable && !column.has_default) {
+            let given = LINEAGE_COLUMNS.iter().any(|(lineage, _)| lineage == name)
+                || plan.links().iter().any(|link| link.member_key == *name)
+                || self.connector.field(name).is_some_and(|field| field.required);
+            if !given {
+                return Err(format!(
+                    "{SCHEMA}.{}.{name} is {} NOT NULL: add a required column `{name}` to the connector",
+                    plan.table,
+                    shown(column)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_lineage(name: &str, table: &WarehouseTable) -> Result<(), String> {
+    LINEAGE_COLUMNS.iter().try_for_each(|(column, type_name)| expect_type(name, table, column, type_name))
+}
+
+fn check_identity(plan: &TablePlan, table: &WarehouseTable) -> Result<(), String> {
+    for column in plan.identity() {
+        if !plan.column(column).is_some_and(|column| column.loaded) {
+            return Err(format!("table {SCHEMA}.{} lacks column `{column}`, which names its rows", plan.table));
+        }
+    }
+    if plan.kind == TableKind::Dimension {
+        expect_type(&plan.table, table, "inferred", "bool")?;
+    }
+    check_unique(&plan.table, table, &plan.identity().into_iter().collect())
+}
+
+fn check_unique(name: &str, table: &WarehouseTable, columns: &BTreeSet<&str>) -> Result<(), String> {
+    let is_same = |key: &BTreeSet<String>| key.iter().map(String::as_str).eq(columns.iter().copied());
+    if table.unique_keys.iter().any(is_same) {
+        return Ok(());
+    }
+    let columns = columns.iter().copied().collect::<Vec<_>>().join(", ");
+    Err(format!("table {SCHEMA}.{name} needs a unique key on ({columns})"))
+}
+
+fn expect_type(name: &str, table: &WarehouseTable, column: &str, type_name: &str) -> Result<(), String> {
+    match table.columns.get(column) {
+        Some(found) if found.type_name == type_name => Ok(()),
+        Some(found) => Err(format!("{SCHEMA}.{name}.{column} must be {type_name}, not {}", shown(found))),
+        None => Err(format!("table {SCHEMA}.{name} lacks column `{column}` ({type_name})")),
+    }
+}
+
+/// `None` where the column cannot hold every value of the field.
+fn wire_type(field: FieldType, column: &TableColumn, in_key: bool) -> Option<WireType> {
+    let text = if in_key { WireType::KeyText } else { WireType::Text };
+    match (field, column.type_name.as_str()) {
+        (FieldType::Utf8 | FieldType::Uuid, "text") => Some(text),
+        (FieldType::Utf8 | FieldType::Uuid, "varchar") if column.text_length_max.is_none() => Some(text),
+        (FieldType::Uuid, "uuid") => Some(WireType::Uuid),
+        (FieldType::Int32, "int4") => Some(WireType::Int4),
+        (FieldType::Int32 | FieldType::Int64, "int8") => Some(WireType::Int8),
+        (FieldType::Float64, "float8") => Some(WireType::Float8),
+        (FieldType::Boolean, "bool") => Some(WireType::Bool),
+        (FieldType::Decimal { precision, scale }, "numeric") => {
+            let fits = match (column.numeric_precision, column.numeric_scale) {
+                (Some(wide), Some(deep)) => {
+                    deep >= i32::from(scale) && wide - deep >= i32::from(precision) - i32::from(scale)
+                }
+                _ => true,
+            };
+            fits.then_some(WireType::Numeric)
+        }
+        (FieldType::TimestampMs, "timestamptz") => Some(WireType::Timestamptz),
+        (FieldType::Json, "jsonb") => Some(WireType::Jsonb),
+        (FieldType::Json, "text") => Some(WireType::JsonText),
+        _ => None,
+    }
+}
+
+fn needed_type(field: FieldType) -> String {
+    match field {
+        FieldType::Utf8 => "utf8 (text)".to_owned(),
+        FieldType::Uuid => "uuid (uuid or text)".to_owned(),
+        FieldType::Int32 => "int32 (int4 or int8)".to_owned(),
+        FieldType::Int64 => "int64 (int8)".to_owned(),
+        FieldType::Float64 => "float64 (float8)".to_owned(),
+        FieldType::Boolean => "boolean (bool)".to_owned(),
+        FieldType::Decimal { precision, scale } => format!("decimal({precision},{scale}) (numeric as wide)"),
+        FieldType::TimestampMs => "timestamp_ms (timestamptz)".to_owned(),
+        FieldType::Json => "json (jsonb or text)".to_owned(),
+    }
+}
+
+fn shown(column: &TableColumn) -> String {
+    match (column.numeric_precision, column.numeric_scale, column.text_length_max) {
+        (Some(precision), Some(scale), _) if column.type_name == "numeric" => format!("numeric({precision},{scale})"),
+        (_, _, Some(length)) => format!("{}({length})", column.type_name),
+        _ => column.type_name.clone(),
+    }
+}

@@ -1,0 +1,5 @@
+-- Called by: load, in the transaction that writes the rows (LOAD-1), after the shards are locked.
+-- No row inserted: the micro-batch is loaded already. Waits for another transaction that loads it.
+INSERT INTO warehouse.load_state (micro_batch_id, source_partition_id, offsets, row_count)
+VALUES ($1, $2, int8range($3::bigint, $4::bigint), $5)
+ON CONFLICT (micro_batch_id) DO NOTHING
