@@ -101,7 +101,9 @@ impl<'c> RowDecoder<'c> {
             Ok(Some(fault)) => Err(fault),
             Err(error) => Err(RowFault::Syntax(error)),
         };
-        if let Ok(()) = added { self.rows.push(row) } else {
+        if added.is_ok() {
+            self.rows.push(row);
+        } else {
             let rows = self.rows.len();
             self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
         }

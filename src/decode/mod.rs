@@ -102,7 +102,8 @@ pub fn decode_object(connector: &Connector, bytes: Bytes, limits: &DecodeLimits)
 /// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space.
 /// A value without content is a `malformed_json` reject.
 pub fn decode_record(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut decoder = Decoder::new(connector, value.clone(), limits);
+    let mut decoder = Decoder::new(connector, value, limits);
+    let value = decoder.unpacked.clone();
     let start = lines::byte_order_mark(&value);
     match connector.source.format {
         Format::Json => decoder.record(start, &value[start..]),

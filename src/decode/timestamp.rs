@@ -33,8 +33,8 @@ pub(super) fn rfc3339(text: &[u8]) -> Option<i64> {
         if count == 0 {
             return None;
         }
-        for place in 0..3 {
-            let digit = if place < count { fraction[place] - b'0' } else { 0 };
+        let digits = fraction[..count].iter().map(|digit| digit - b'0');
+        for digit in digits.chain([0, 0]).take(3) {
             milliseconds = milliseconds * 10 + i64::from(digit);
         }
         rest = &fraction[count..];

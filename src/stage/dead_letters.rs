@@ -1,106 +1,129 @@
-//! Dead letters as Parquet: what, why, from where, and the bytes as they stood.
+//! Dead letters as files: the truth about what was rejected, with every original byte.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
-use super::StageError;
-use super::parquet_file::encode_rolling;
+use super::hive::push_level;
+use super::parquet_file::{FileSeries, Label};
+use super::{CHUNK_ROWS_MAX, StageError, repeated};
 use crate::config::{BATCH_COLUMN, OFFSET_COLUMN, RECORD_COLUMN, ROW_COLUMN, TOPIC_PARTITION_COLUMN};
 use crate::types::{DeadLetter, FileKind, MicroBatchId, StagedFile, TablePartition, TopicPartition};
 
-/// Dataset of messages that no connector could be told for.
+/// Dataset of what belongs to no connector.
 const UNPARSED: &str = "_unparsed";
-/// Files are cut near this size.
 const FILE_SIZE_BYTES_TARGET: u64 = 128 << 20;
+/// Binary columns have 32-bit offsets; this is far from their end.
+const CHUNK_BYTES_MAX: usize = 64 << 20;
 
-/// Encodes the dead letters of a micro-batch, one file a connector and day of the messages' time.
-/// `revision_of` gives a connector's revision and its schema's.
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let required = |name: &str, data_type| Field::new(name, data_type, false);
+    let optional = |name: &str, data_type| Field::new(name, data_type, true);
+    Arc::new(Schema::new(vec![
+        required("connector", DataType::Utf8),
+        required("reason", DataType::Utf8),
+        required("detail", DataType::Utf8),
+        optional("bucket", DataType::Utf8),
+        optional("key", DataType::Utf8),
+        optional("version", DataType::Utf8),
+        optional("byte_offset", DataType::Int64),
+        required("bytes", DataType::Binary),
+        required(TOPIC_PARTITION_COLUMN, DataType::Utf8),
+        required(OFFSET_COLUMN, DataType::Int64),
+        optional(RECORD_COLUMN, DataType::Int32),
+        optional(ROW_COLUMN, DataType::Int64),
+        required(BATCH_COLUMN, DataType::Utf8),
+    ]))
+});
+
+/// Encodes the dead letters of one micro-batch, each with the time of its message, which decides its date
+/// (UTC). Letters keep their order within a file. `revision_of`: revision and schema revision of a connector.
 pub fn encode_dead_letters(
     topic_partition: &TopicPartition,
     id: MicroBatchId,
     letters: &[(DeadLetter, DateTime<Utc>)],
     revision_of: impl Fn(&str) -> (String, String),
 ) -> Result<Vec<StagedFile>, StageError> {
-    let mut groups: BTreeMap<(&str, String), Vec<&DeadLetter>> = BTreeMap::new();
+    let mut groups: BTreeMap<_, Vec<&DeadLetter>> = BTreeMap::new();
     for (letter, time) in letters {
-        let day = time.format("date=%Y-%m-%d").to_string();
-        groups.entry((&letter.connector, day)).or_default().push(letter);
+        groups.entry((letter.connector.as_str(), time.date_naive())).or_default().push(letter);
     }
+    let lineage = Lineage { topic_partition: topic_partition.to_string(), batch_id: id.to_string() };
     let mut files = Vec::new();
-    for ((connector, day), letters) in groups {
-        let rows = rows(topic_partition, id, &letters)?;
+    for ((connector, date), letters) in groups {
         let (connector_revision, schema_revision) = revision_of(connector);
-        for piece in encode_rolling(&rows, FILE_SIZE_BYTES_TARGET)? {
-            files.push(StagedFile {
-                file_id: Uuid::new_v4(),
-                kind: FileKind::DeadLetter,
-                dataset: if connector.is_empty() { UNPARSED.to_owned() } else { connector.to_owned() },
-                connector: connector.to_owned(),
-                connector_revision: connector_revision.clone(),
-                schema_revision: schema_revision.clone(),
-                table_partition: TablePartition(day.clone()),
-                row_count: piece.row_count as u64,
-                event_time_min: None,
-                event_time_max: None,
-                bytes: piece.bytes,
-            });
+        let mut path = String::new();
+        push_level(&mut path, "date", Some(&date.format("%Y-%m-%d").to_string()));
+        let label = Label {
+            kind: FileKind::DeadLetter,
+            dataset: if connector.is_empty() { UNPARSED.to_owned() } else { connector.to_owned() },
+            connector: connector.to_owned(),
+            connector_revision,
+            schema_revision,
+            table_partition: TablePartition(path),
+            file_size_bytes_target: FILE_SIZE_BYTES_TARGET,
+        };
+        let encode_failed = |source| StageError::Encode { connector: connector.to_owned(), source };
+        let arrange_failed = |source| StageError::Arrange { connector: connector.to_owned(), source };
+        let mut series = FileSeries::new(label, Arc::clone(&SCHEMA));
+        let mut rest = &letters[..];
+        while !rest.is_empty() {
+            let (chunk, next) = rest.split_at(chunk_length(rest));
+            let batch = lineage.batch(chunk).map_err(arrange_failed)?;
+            series.write(&batch, None).map_err(encode_failed)?;
+            rest = next;
         }
+        files.extend(series.finish().map_err(encode_failed)?);
     }
     Ok(files)
 }
 
-fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("connector", DataType::Utf8, false),
-        Field::new("reason", DataType::Utf8, false),
-        Field::new("detail", DataType::Utf8, false),
-        Field::new("bucket", DataType::Utf8, true),
-        Field::new("key", DataType::Utf8, true),
-        Field::new("version", DataType::Utf8, true),
-        Field::new("byte_offset", DataType::Int64, true),
-        Field::new("bytes", DataType::Binary, false),
-        Field::new(TOPIC_PARTITION_COLUMN, DataType::Utf8, false),
-        Field::new(OFFSET_COLUMN, DataType::Int64, false),
-        Field::new(RECORD_COLUMN, DataType::Int32, true),
-        Field::new(ROW_COLUMN, DataType::Int64, true),
-        Field::new(BATCH_COLUMN, DataType::Utf8, false),
-    ]))
+/// At least one.
+fn chunk_length(letters: &[&DeadLetter]) -> usize {
+    let mut bytes = 0;
+    let fits = letters.iter().take(CHUNK_ROWS_MAX).take_while(|letter| {
+        bytes += letter.bytes.len() + letter.detail.len();
+        bytes <= CHUNK_BYTES_MAX
+    });
+    fits.count().max(1)
 }
 
-fn rows(
-    topic_partition: &TopicPartition,
-    id: MicroBatchId,
-    letters: &[&DeadLetter],
-) -> Result<RecordBatch, StageError> {
-    let text = |value: fn(&DeadLetter) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(letters.iter().map(|letter| value(letter))))
-    };
-    let optional = |value: fn(&DeadLetter) -> Option<&str>| -> ArrayRef {
-        Arc::new(letters.iter().map(|letter| value(letter)).collect::<StringArray>())
-    };
-    let repeated = |value: String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(value, letters.len())))
-    };
-    let columns: Vec<ArrayRef> = vec![
-        text(|letter| &letter.connector),
-        text(|letter| letter.reason.as_str()),
-        text(|letter| &letter.detail),
-        optional(|letter| letter.object.as_ref().map(|object| object.bucket.as_str())),
-        optional(|letter| letter.object.as_ref().map(|object| object.key.as_str())),
-        optional(|letter| letter.object_version.as_deref()),
-        Arc::new(letters.iter().map(|letter| letter.byte_offset.map(|offset| offset as i64)).collect::<Int64Array>()),
-        Arc::new(BinaryArray::from_iter_values(letters.iter().map(|letter| &letter.bytes))),
-        repeated(topic_partition.to_string()),
-        Arc::new(Int64Array::from_iter_values(letters.iter().map(|letter| letter.message_offset))),
-        Arc::new(letters.iter().map(|letter| letter.record).collect::<Int32Array>()),
-        Arc::new(letters.iter().map(|letter| letter.row).collect::<Int64Array>()),
-        repeated(id.to_string()),
-    ];
-    RecordBatch::try_new(schema(), columns).map_err(StageError::Arrange)
+struct Lineage {
+    topic_partition: String,
+    batch_id: String,
+}
+
+impl Lineage {
+    fn batch(&self, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
+        fn texts<'a>(letters: &[&'a DeadLetter], text: impl Fn(&'a DeadLetter) -> Option<&'a str>) -> ArrayRef {
+            Arc::new(letters.iter().map(|letter| text(letter)).collect::<StringArray>())
+        }
+        let byte_offsets: Int64Array = letters.iter().map(|letter| letter.byte_offset.map(u64::cast_signed)).collect();
+        let bytes: BinaryArray = letters.iter().map(|letter| Some(&letter.bytes[..])).collect();
+        let offsets: Int64Array = letters.iter().map(|letter| letter.message_offset).collect();
+        let records: Int32Array = letters.iter().map(|letter| letter.record).collect();
+        let rows: Int64Array = letters.iter().map(|letter| letter.row).collect();
+        RecordBatch::try_new(
+            Arc::clone(&SCHEMA),
+            vec![
+                texts(letters, |letter| Some(&letter.connector)),
+                texts(letters, |letter| Some(letter.reason.as_str())),
+                texts(letters, |letter| Some(&letter.detail)),
+                texts(letters, |letter| letter.object.as_ref().map(|object| object.bucket.as_str())),
+                texts(letters, |letter| letter.object.as_ref().map(|object| object.key.as_str())),
+                texts(letters, |letter| letter.object_version.as_deref()),
+                Arc::new(byte_offsets),
+                Arc::new(bytes),
+                repeated(&self.topic_partition, letters.len()),
+                Arc::new(offsets),
+                Arc::new(records),
+                Arc::new(rows),
+                repeated(&self.batch_id, letters.len()),
+            ],
+        )
+    }
 }

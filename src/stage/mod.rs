@@ -1,199 +1,192 @@
-//! Rows → Parquet files, complete in memory, with the keys under which they lie before and after publication.
+//! Rows → Parquet files, complete and in memory; uploading them is the caller's.
 //!
 //! # Contract
-//! Each row stands in exactly one file, in the table partition that its values say; rows of a file are in the
-//! order (offset, record, row). Nothing is written anywhere here.
+//! Synchronous CPU work; call it on a blocking thread. Every row of the input is in exactly one file, and a
+//! file holds rows of one connector, one micro-batch and one table partition. Files are written once and
+//! their names are never used again: the micro-batch and the file have ids of their own.
+//!
+//! | file | published as | before publication |
+//! |---|---|---|
+//! | rows | `data/<dataset>/type=…/…/<micro_batch_id>-<file_id>.parquet` | `_pending/<micro_batch_id>/<file_id>.parquet` |
+//! | dead letters | `dead-letters/<connector>/date=…/<micro_batch_id>-<file_id>.parquet` | likewise |
+//!
+//! # Ordering
+//! Within a table partition rows are in the order of offset, record and row, across its files too.
+//! Files come in the order of their table partitions.
 
 mod dead_letters;
 mod hive;
 mod parquet_file;
+mod scatter;
 
-pub use dead_letters::encode_dead_letters;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, StringArray, TimestampMillisecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
-use arrow::compute::{interleave_record_batch, take_record_batch};
-use arrow::datatypes::TimestampMillisecondType;
+use arrow::compute::interleave;
+use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
-use chrono::{DateTime, Utc};
 use parquet::errors::ParquetError;
-use thiserror::Error;
 use uuid::Uuid;
 
-use crate::config::{Connector, PartitionBy, ROW_COLUMN, UTC};
+use crate::config::{Connector, UTC};
 use crate::error::ErrorKind;
-use crate::types::{FileKind, MicroBatchId, Origin, OriginRows, StagedFile, TablePartition, TopicPartition};
+use crate::types::{FileKind, MicroBatchId, OriginRows, StagedFile, TopicPartition};
 
-#[derive(Debug, Error)]
+pub use dead_letters::encode_dead_letters;
+
+use parquet_file::{FileSeries, Label};
+use scatter::{Layout, PartitionRows, Source, scatter};
+
+/// Rows handed to the encoder at once.
+const CHUNK_ROWS_MAX: usize = 8192;
+
+#[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    #[error("column `{column}` is not in the rows")]
-    ColumnMissing { column: String },
-    #[error("could not arrange the rows")]
-    Arrange(#[source] ArrowError),
-    #[error("could not write Parquet")]
-    Parquet(#[source] ParquetError),
+    #[error("connector `{connector}` has no column `{column}` to stage by")]
+    UnknownColumn { connector: String, column: String },
+    #[error("a row of connector `{connector}` has no event time: column `{column}` is null")]
+    NoEventTime { connector: String, column: String },
+    #[error("could not arrange the rows of connector `{connector}`")]
+    Arrange { connector: String, source: ArrowError },
+    #[error("could not encode a Parquet file of connector `{connector}`")]
+    Encode { connector: String, source: ParquetError },
 }
 
 impl StageError {
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Halt
+        match self {
+            Self::UnknownColumn { .. } => ErrorKind::Invalid,
+            Self::NoEventTime { .. } | Self::Arrange { .. } | Self::Encode { .. } => ErrorKind::Halt,
+        }
     }
 }
 
-/// Where a file lies before its micro-batch is published.
+/// Where a file lies until its micro-batch is published.
 pub fn pending_key(id: MicroBatchId, file_id: Uuid) -> String {
     format!("_pending/{id}/{file_id}.parquet")
 }
 
-/// Where readers find it: unique to the attempt, written once.
+/// Where readers find it.
 pub fn published_key(id: MicroBatchId, file: &StagedFile) -> String {
-    let (prefix, dataset, partition) = (file.kind.prefix(), &file.dataset, &file.table_partition);
-    format!("{prefix}/{dataset}/{partition}/{id}-{}.parquet", file.file_id)
+    let StagedFile { kind, dataset, table_partition, file_id, .. } = file;
+    format!("{}/{dataset}/{table_partition}/{id}-{file_id}.parquet", kind.prefix())
 }
 
-/// Encodes the rows of one connector in one micro-batch. `rows` come in offset order. CPU work.
+/// Encodes the rows of one connector in one micro-batch. `rows` may be in any order and may be empty.
 pub fn encode(
     connector: &Connector,
     topic_partition: &TopicPartition,
     id: MicroBatchId,
     rows: &[OriginRows],
 ) -> Result<Vec<StagedFile>, StageError> {
-    let mut batches = Vec::new();
-    // rows of each table partition as (batch, row), in the order in which they come
-    let mut places: BTreeMap<TablePartition, Vec<(usize, usize)>> = BTreeMap::new();
-    for origin_rows in rows {
-        for batch in origin_rows.batches.iter().filter(|batch| batch.num_rows() > 0) {
-            for (row, partition) in table_partitions(connector, batch)?.into_iter().enumerate() {
-                places.entry(partition).or_default().push((batches.len(), row));
-            }
-            batches.push(with_lineage(connector, topic_partition, id, &origin_rows.origin, batch)?);
-        }
-    }
-    let parts: Vec<&RecordBatch> = batches.iter().collect();
+    let mut origins: Vec<&OriginRows> = rows.iter().collect();
+    origins.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
+    let sources: Vec<Source<'_>> = origins
+        .iter()
+        .flat_map(|rows| rows.batches.iter().map(|batch| Source { origin: &rows.origin, batch }))
+        .collect();
+    let layout = Layout::new(connector)?;
+    let encoder = Encoder {
+        connector,
+        schema: connector.lake_schema(),
+        topic_partition: topic_partition.to_string(),
+        batch_id: id.to_string(),
+        sources: &sources,
+        time_column: layout.time_column,
+    };
     let mut files = Vec::new();
-    for (partition, indices) in places {
-        let rows = interleave_record_batch(&parts, &indices).map_err(StageError::Arrange)?;
-        for piece in parquet_file::encode_rolling(&rows, connector.staging.file_size_bytes_target)? {
-            files.push(staged(connector, &partition, &rows.slice(piece.first, piece.row_count), piece.bytes)?);
-        }
+    for partition in scatter(connector, &layout, &sources)? {
+        files.extend(encoder.partition(&partition)?);
     }
     Ok(files)
 }
 
-fn staged(
-    connector: &Connector,
-    partition: &TablePartition,
-    rows: &RecordBatch,
-    bytes: bytes::Bytes,
-) -> Result<StagedFile, StageError> {
-    let times = event_times(connector, rows)?;
-    let time = |value: Option<i64>| value.and_then(DateTime::<Utc>::from_timestamp_millis);
-    Ok(StagedFile {
-        file_id: Uuid::new_v4(),
-        kind: FileKind::Data,
-        dataset: connector.staging.dataset.clone(),
-        connector: connector.name.clone(),
-        connector_revision: connector.revision.clone(),
-        schema_revision: connector.schema_revision.clone(),
-        table_partition: partition.clone(),
-        row_count: rows.num_rows() as u64,
-        event_time_min: time(arrow::compute::min(times)),
-        event_time_max: time(arrow::compute::max(times)),
-        bytes,
-    })
+struct Encoder<'a> {
+    connector: &'a Connector,
+    /// [`Connector::lake_schema`]
+    schema: SchemaRef,
+    topic_partition: String,
+    batch_id: String,
+    sources: &'a [Source<'a>],
+    time_column: usize,
 }
 
-fn event_times<'a>(connector: &Connector, rows: &'a RecordBatch) -> Result<&'a TimestampMillisecondArray, StageError> {
-    let name = &connector.staging.time;
-    rows.column_by_name(name)
-        .and_then(|column| column.as_primitive_opt::<TimestampMillisecondType>())
-        .ok_or_else(|| StageError::ColumnMissing { column: name.clone() })
-}
-
-/// The table partition of each row.
-fn table_partitions(connector: &Connector, rows: &RecordBatch) -> Result<Vec<TablePartition>, StageError> {
-    let times = event_times(connector, rows)?;
-    let mut columns = Vec::new();
-    for level in &connector.staging.by {
-        if let PartitionBy::Column(name) = level {
-            let column = rows.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-            columns.push(column.ok_or_else(|| StageError::ColumnMissing { column: name.clone() })?);
+impl Encoder<'_> {
+    fn partition(&self, partition: &PartitionRows) -> Result<Vec<StagedFile>, StageError> {
+        let label = Label {
+            kind: FileKind::Data,
+            dataset: self.connector.staging.dataset.clone(),
+            connector: self.connector.name.clone(),
+            connector_revision: self.connector.revision.clone(),
+            schema_revision: self.connector.schema_revision.clone(),
+            table_partition: partition.path.clone(),
+            file_size_bytes_target: self.connector.staging.file_size_bytes_target,
+        };
+        let encode_failed = |source| StageError::Encode { connector: self.connector.name.clone(), source };
+        let mut files = FileSeries::new(label, Arc::clone(&self.schema));
+        let mut rows = &partition.rows[..];
+        while !rows.is_empty() {
+            let (chunk, taken) = self.chunk(partition, rows)?;
+            let times = chunk.column(self.time_column).as_primitive::<TimestampMillisecondType>();
+            let range = arrow::compute::min(times).zip(arrow::compute::max(times));
+            files.write(&chunk, range).map_err(encode_failed)?;
+            rows = &rows[taken..];
         }
+        files.finish().map_err(encode_failed)
     }
-    let partition = |row: usize| {
-        let mut path = hive::level("type", Some(&connector.staging.type_name));
-        let mut next_column = columns.iter();
-        let time = DateTime::<Utc>::from_timestamp_millis(times.value(row)).unwrap_or_default();
-        for level in &connector.staging.by {
-            path.push('/');
-            match level {
-                PartitionBy::Column(name) => {
-                    let column = next_column.next();
-                    let value = column.filter(|column| column.is_valid(row)).map(|column| column.value(row));
-                    path.push_str(&hive::level(name, value));
-                }
-                PartitionBy::Date => path.push_str(&time.format("date=%Y-%m-%d").to_string()),
-                PartitionBy::Hour => path.push_str(&time.format("hour=%H").to_string()),
+
+    /// The next rows in the lake's schema, and how many they are.
+    fn chunk(&self, partition: &PartitionRows, rows: &[(u32, u32)]) -> Result<(RecordBatch, usize), StageError> {
+        let mut taken = rows.len().min(CHUNK_ROWS_MAX);
+        loop {
+            match self.gather(partition, &rows[..taken]) {
+                // Texts of 2 GiB together: fewer of them.
+                Err(ArrowError::OffsetOverflowError(_)) if taken > 1 => taken /= 2,
+                Err(source) => return Err(StageError::Arrange { connector: self.connector.name.clone(), source }),
+                Ok(batch) => return Ok((batch, taken)),
             }
         }
-        TablePartition(path)
-    };
-    // neighbours mostly share their table partition: format each distinct (values, hour) once
-    let mut known: std::collections::HashMap<(i64, Vec<Option<&str>>), TablePartition> =
-        std::collections::HashMap::new();
-    Ok((0..rows.num_rows())
-        .map(|row| {
-            let values = columns.iter().map(|column| column.is_valid(row).then(|| column.value(row))).collect();
-            let hour = times.value(row).div_euclid(3_600_000);
-            known.entry((hour, values)).or_insert_with(|| partition(row)).clone()
-        })
-        .collect())
-}
-
-/// Decoded rows with the lineage columns of the lake.
-fn with_lineage(
-    connector: &Connector,
-    topic_partition: &TopicPartition,
-    id: MicroBatchId,
-    origin: &Origin,
-    rows: &RecordBatch,
-) -> Result<RecordBatch, StageError> {
-    let count = rows.num_rows();
-    let numbers = rows
-        .column_by_name(ROW_COLUMN)
-        .cloned()
-        .ok_or_else(|| StageError::ColumnMissing { column: ROW_COLUMN.into() })?;
-    // `_row` is the last of the decoded columns
-    let mut columns: Vec<ArrayRef> = rows.columns()[..rows.num_columns() - 1].to_vec();
-    let topic_partition = topic_partition.to_string();
-    let batch = id.to_string();
-    let time = TimestampMillisecondArray::from_value(origin.time.timestamp_millis(), count).with_timezone(UTC);
-    columns.extend([
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&topic_partition, count))) as ArrayRef,
-        Arc::new(Int64Array::from_value(origin.message_offset, count)),
-        Arc::new(Int32Array::from_value(origin.record, count)),
-        numbers,
-        Arc::new(time),
-        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&batch, count))),
-    ]);
-    let batch = RecordBatch::try_new(connector.lake_schema(), columns).map_err(StageError::Arrange)?;
-    in_row_order(batch)
-}
-
-/// Rows of one origin are in the order of their numbers already, unless a step reordered them.
-fn in_row_order(batch: RecordBatch) -> Result<RecordBatch, StageError> {
-    let numbers =
-        batch.column_by_name(ROW_COLUMN).and_then(|column| column.as_primitive_opt::<arrow::datatypes::Int64Type>());
-    let Some(numbers) = numbers else { return Ok(batch) };
-    if numbers.values().is_sorted() {
-        return Ok(batch);
     }
-    let mut order: Vec<u64> = (0..batch.num_rows() as u64).collect();
-    order.sort_by_key(|row| numbers.value(*row as usize));
-    take_record_batch(&batch, &UInt64Array::from(order)).map_err(StageError::Arrange)
+
+    fn gather(&self, partition: &PartitionRows, rows: &[(u32, u32)]) -> Result<RecordBatch, ArrowError> {
+        let source = |batch: u32| &self.sources[partition.sources[batch as usize] as usize];
+        let (first_batch, first_row) = rows[0];
+        let is_run = rows.iter().zip(first_row..).all(|((batch, row), next)| *batch == first_batch && *row == next);
+        let column_count = source(first_batch).batch.num_columns();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
+        if is_run {
+            let run = source(first_batch).batch.slice(first_row as usize, rows.len());
+            columns.extend_from_slice(run.columns());
+        } else {
+            // Only the batches that these rows come from: there may be thousands.
+            let (from, to) = (first_batch, rows.last().map_or(first_batch, |(batch, _)| *batch));
+            let indices: Vec<(usize, usize)> =
+                rows.iter().map(|(batch, row)| ((batch - from) as usize, *row as usize)).collect();
+            for column in 0..column_count {
+                let arrays: Vec<&dyn Array> =
+                    (from..=to).map(|batch| source(batch).batch.column(column).as_ref()).collect();
+                columns.push(interleave(&arrays, &indices)?);
+            }
+        }
+        // `_row` is the last of the decoded columns; in the lake it stands among the lineage.
+        let row_numbers = columns.pop().ok_or_else(|| ArrowError::SchemaError("rows without columns".to_owned()))?;
+        let origin = |(batch, _): &(u32, u32)| source(*batch).origin;
+        columns.push(repeated(&self.topic_partition, rows.len()));
+        columns.push(Arc::new(rows.iter().map(|row| origin(row).message_offset).collect::<Int64Array>()));
+        columns.push(Arc::new(rows.iter().map(|row| origin(row).record).collect::<Int32Array>()));
+        columns.push(row_numbers);
+        let times = rows.iter().map(|row| origin(row).time.timestamp_millis());
+        columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(times).with_timezone(UTC)));
+        columns.push(repeated(&self.batch_id, rows.len()));
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+    }
+}
+
+fn repeated(text: &str, count: usize) -> ArrayRef {
+    Arc::new(StringArray::new_repeated(text, count))
 }

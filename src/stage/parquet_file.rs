@@ -1,58 +1,123 @@
-//! One Parquet file in memory.
+//! Parquet files of one table partition, one behind the other: when one is large enough the next begins.
 
-use arrow::record_batch::RecordBatch;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use uuid::Uuid;
 
-use super::StageError;
 use crate::config::{OFFSET_COLUMN, ROW_COLUMN};
+use crate::types::{FileKind, StagedFile, TablePartition};
 
-/// Rows between two looks at the size of a file.
-const ROWS_PER_WRITE: usize = 8_192;
-
-/// A file and the rows it holds.
-pub(super) struct Piece {
-    pub(super) first: usize,
-    pub(super) row_count: usize,
-    pub(super) bytes: Bytes,
+/// What all files of a series have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Label {
+    pub(super) kind: FileKind,
+    pub(super) dataset: String,
+    pub(super) connector: String,
+    pub(super) connector_revision: String,
+    pub(super) schema_revision: String,
+    pub(super) table_partition: TablePartition,
+    /// A file that has reached it is closed.
+    pub(super) file_size_bytes_target: u64,
 }
 
-/// Writes the rows into as many files as their target size asks for, at least one. `size_bytes_target` is a
-/// target, not a bound: a file ends with the write that passes it.
-pub(super) fn encode_rolling(rows: &RecordBatch, size_bytes_target: u64) -> Result<Vec<Piece>, StageError> {
-    let mut pieces = Vec::new();
-    let mut first = 0;
-    while first < rows.num_rows() {
-        let mut writer =
-            ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties())).map_err(StageError::Parquet)?;
-        let mut next = first;
-        while next < rows.num_rows()
-            && ((writer.bytes_written() + writer.in_progress_size()) as u64) < size_bytes_target.max(1)
-        {
-            let count = ROWS_PER_WRITE.min(rows.num_rows() - next);
-            writer.write(&rows.slice(next, count)).map_err(StageError::Parquet)?;
-            next += count;
-        }
-        let bytes = writer.into_inner().map_err(StageError::Parquet)?;
-        pieces.push(Piece { first, row_count: next - first, bytes: bytes.into() });
-        first = next;
+pub(super) struct FileSeries {
+    label: Label,
+    schema: SchemaRef,
+    open: Option<OpenFile>,
+    files: Vec<StagedFile>,
+}
+
+struct OpenFile {
+    writer: ArrowWriter<Vec<u8>>,
+    row_count: u64,
+    /// Smallest and greatest event time, milliseconds.
+    event_time_ms: Option<(i64, i64)>,
+}
+
+impl FileSeries {
+    pub(super) fn new(label: Label, schema: SchemaRef) -> Self {
+        Self { label, schema, open: None, files: Vec::new() }
     }
-    Ok(pieces)
+
+    /// `event_time_ms`: smallest and greatest of the batch.
+    pub(super) fn write(&mut self, batch: &RecordBatch, event_time_ms: Option<(i64, i64)>) -> Result<(), ParquetError> {
+        let mut file = match self.open.take() {
+            Some(file) => file,
+            None => OpenFile {
+                writer: ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties(&self.label)))?,
+                row_count: 0,
+                event_time_ms: None,
+            },
+        };
+        file.writer.write(batch)?;
+        file.row_count += batch.num_rows() as u64;
+        file.event_time_ms = match (file.event_time_ms, event_time_ms) {
+            (Some((min, max)), Some((batch_min, batch_max))) => Some((min.min(batch_min), max.max(batch_max))),
+            (one, other) => one.or(other),
+        };
+        let size_bytes = file.writer.bytes_written() + file.writer.in_progress_size();
+        if size_bytes as u64 >= self.label.file_size_bytes_target {
+            self.close(file)
+        } else {
+            self.open = Some(file);
+            Ok(())
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<StagedFile>, ParquetError> {
+        if let Some(file) = self.open.take() {
+            self.close(file)?;
+        }
+        Ok(self.files)
+    }
+
+    fn close(&mut self, file: OpenFile) -> Result<(), ParquetError> {
+        let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms);
+        let label = self.label.clone();
+        self.files.push(StagedFile {
+            file_id: Uuid::now_v7(),
+            kind: label.kind,
+            dataset: label.dataset,
+            connector: label.connector,
+            connector_revision: label.connector_revision,
+            schema_revision: label.schema_revision,
+            table_partition: label.table_partition,
+            row_count: file.row_count,
+            event_time_min: file.event_time_ms.and_then(|(min, _)| time(min)),
+            event_time_max: file.event_time_ms.and_then(|(_, max)| time(max)),
+            bytes: Bytes::from(file.writer.into_inner()?),
+        });
+        Ok(())
+    }
 }
 
-fn properties() -> WriterProperties {
-    // counters: a dictionary of distinct values only costs
-    let counter = |builder: parquet::file::properties::WriterPropertiesBuilder, name: &str| {
-        let path = ColumnPath::from(name);
-        builder
-            .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
-    };
-    let builder = WriterProperties::builder()
+fn properties(label: &Label) -> WriterProperties {
+    let metadata = [
+        ("sluice.connector", &label.connector),
+        ("sluice.connector_revision", &label.connector_revision),
+        ("sluice.schema_revision", &label.schema_revision),
+    ];
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("sluice version ", env!("CARGO_PKG_VERSION")).to_owned())
+        // Level 1: of all the CPU a row costs, stronger compression would soon be most.
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_created_by(format!("sluice {}", env!("CARGO_PKG_VERSION")));
-    counter(counter(builder, ROW_COLUMN), OFFSET_COLUMN).build()
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_key_value_metadata(Some(
+            metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value.clone())).to_vec(),
+        ));
+    // Nearly every value is new to a dictionary; differences are small.
+    for column in [OFFSET_COLUMN, ROW_COLUMN] {
+        properties = properties
+            .set_column_dictionary_enabled(ColumnPath::from(column), false)
+            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
+    }
+    properties.build()
 }

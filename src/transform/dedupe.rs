@@ -1,125 +1,140 @@
-//! Within a micro-batch, of rows with equal keys only the newest stays.
+//! Within a micro-batch only the newest row of each key stays. Across micro-batches the warehouse decides,
+//! by the same order, so that cutting a stream elsewhere changes nothing in the end.
 //!
-//! The order is total and comes from the data: `newer_by` (the origin's time where it is null or not given),
-//! origin time, order hash, message offset, record, row.
+//! # Order
+//! `newer_by` of the warehouse (null, or none: the origin's time), the origin's time, its order hash, the
+//! row's number; then offset and record, which tell apart what is the same in all of these.
+//!
+//! As in SQL's UNIQUE, a row with a null in the key equals no other.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use arrow::array::Array;
-use arrow::array::{AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, TimestampMillisecondArray};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::TimestampMillisecondType;
+use arrow::datatypes::{Int64Type, TimestampMillisecondType};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::row::{Row, RowConverter, Rows, SortField};
 
 use super::TransformError;
-use super::expect::row_numbers;
-use crate::config::{CleanStep, Connector};
+use crate::config::{CleanStep, Connector, ROW_COLUMN, arrow_type};
 use crate::types::{Origin, OriginRows};
 
-/// `(newer_by, origin time, order hash, offset, record, row)`, times in milliseconds.
-type Order = (i64, i64, i64, i64, i32, i64);
-/// Where a row stands: origin, batch, row.
-type Place = (usize, usize, usize);
-
-/// Returns the rows that stay, and how many went. Without a dedupe step everything stays.
-pub fn dedupe(connector: &Connector, mut rows: Vec<OriginRows>) -> Result<(Vec<OriginRows>, u64), TransformError> {
+/// Which rows stay. `rows`: all of one connector in one micro-batch. Gives back those that stay, in their
+/// order (origins keep their place, batches without rows do not), and the number of those that went.
+pub fn dedupe(connector: &Connector, rows: Vec<OriginRows>) -> Result<(Vec<OriginRows>, u64), TransformError> {
+    let mut rows = rows;
     let mut dropped = 0;
     for step in &connector.clean {
         if let CleanStep::Dedupe(key) = step {
-            let (kept, count) = dedupe_by(connector, key, rows)?;
-            rows = kept;
-            dropped += count;
+            dropped += dedupe_by(connector, key, &mut rows)
+                .map_err(|source| TransformError::Dedupe { connector: connector.name.clone(), source })?;
         }
     }
     Ok((rows, dropped))
 }
 
-fn dedupe_by(
-    connector: &Connector,
-    key: &[String],
-    mut rows: Vec<OriginRows>,
-) -> Result<(Vec<OriginRows>, u64), TransformError> {
-    let schema = connector.decoded_schema();
-    let fields = key
-        .iter()
-        .map(|name| {
-            let field = schema.column_with_name(name).map(|(_, field)| field);
-            field
-                .map(|field| SortField::new(field.data_type().clone()))
-                .ok_or_else(|| TransformError::ColumnMissing { column: name.clone() })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let converter = RowConverter::new(fields).map_err(TransformError::Dedupe)?;
-    let mut winners: HashMap<OwnedRow, (Order, Place)> = HashMap::new();
-    let mut losers: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
+/// The greatest is the newest.
+type Age = (i64, i64, i64, i64, i64, i32);
+
+/// Of one record batch.
+struct Keys<'a> {
+    origin: &'a Origin,
+    rows: Rows,
+    /// Rows without a null in the key.
+    is_key: Vec<bool>,
+    numbers: &'a Int64Array,
+    newer_by: Option<&'a TimestampMillisecondArray>,
+}
+
+impl Keys<'_> {
+    fn age(&self, row: usize) -> Age {
+        let origin = self.origin;
+        let newer_by = self.newer_by.filter(|times| times.is_valid(row)).map(|times| times.value(row));
+        (
+            newer_by.unwrap_or_else(|| origin.time.timestamp_millis()),
+            // beyond the year 2262 there are no nanoseconds
+            origin.time.timestamp_nanos_opt().unwrap_or(i64::MAX),
+            origin.order_hash,
+            self.numbers.value(row),
+            origin.message_offset,
+            origin.record,
+        )
+    }
+}
+
+fn dedupe_by(connector: &Connector, key: &[String], origins: &mut [OriginRows]) -> Result<u64, ArrowError> {
+    if origins.iter().flat_map(|origin| &origin.batches).map(RecordBatch::num_rows).sum::<usize>() < 2 {
+        return Ok(0);
+    }
+    let keys = keys(connector, key, origins)?;
+    let mut stays: Vec<Vec<bool>> = keys.iter().map(|batch| vec![true; batch.is_key.len()]).collect();
+    let mut newest: HashMap<Row<'_>, (Age, usize, usize)> = HashMap::new();
     let mut dropped = 0;
-    for (origin_index, origin_rows) in rows.iter().enumerate() {
-        for (batch_index, batch) in origin_rows.batches.iter().enumerate() {
-            let keys = key_rows(&converter, key, batch)?;
-            let orders = orders(connector, &origin_rows.origin, batch)?;
-            for (row, order) in orders.into_iter().enumerate() {
-                let place = (origin_index, batch_index, row);
-                let Some(loser) = contend(&mut winners, keys.row(row).owned(), order, place) else { continue };
-                losers.entry((loser.0, loser.1)).or_default().push(loser.2);
-                dropped += 1;
+    for (index, batch) in keys.iter().enumerate() {
+        for row in (0..batch.is_key.len()).filter(|row| batch.is_key[*row]) {
+            let candidate = (batch.age(row), index, row);
+            match newest.entry(batch.rows.row(row)) {
+                Entry::Vacant(entry) => _ = entry.insert(candidate),
+                Entry::Occupied(mut entry) => {
+                    let (_, loser, loser_row) =
+                        if candidate.0 > entry.get().0 { entry.insert(candidate) } else { candidate };
+                    stays[loser][loser_row] = false;
+                    dropped += 1;
+                }
             }
         }
     }
-    for ((origin, batch), gone) in losers {
-        let rows = &mut rows[origin].batches[batch];
-        let mut stays = vec![true; rows.num_rows()];
-        for row in gone {
-            stays[row] = false;
-        }
-        *rows = filter_record_batch(rows, &BooleanArray::from(stays)).map_err(TransformError::Filter)?;
+    drop(newest);
+    drop(keys);
+    if dropped > 0 {
+        take_those_that_stay(origins, &stays)?;
     }
-    Ok((rows, dropped))
+    Ok(dropped)
 }
 
-/// Enters a row; returns the one that loses, if there are two.
-fn contend(
-    winners: &mut HashMap<OwnedRow, (Order, Place)>,
-    key: OwnedRow,
-    order: Order,
-    place: Place,
-) -> Option<Place> {
-    match winners.entry(key) {
-        std::collections::hash_map::Entry::Vacant(free) => {
-            free.insert((order, place));
-            None
-        }
-        std::collections::hash_map::Entry::Occupied(mut taken) if order > taken.get().0 => {
-            Some(taken.insert((order, place)).1)
-        }
-        std::collections::hash_map::Entry::Occupied(_) => Some(place),
-    }
-}
-
-fn key_rows(converter: &RowConverter, key: &[String], batch: &RecordBatch) -> Result<arrow::row::Rows, TransformError> {
-    let columns = key
-        .iter()
-        .map(|name| {
-            batch.column_by_name(name).cloned().ok_or_else(|| TransformError::ColumnMissing { column: name.clone() })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    converter.convert_columns(&columns).map_err(TransformError::Dedupe)
-}
-
-fn orders(connector: &Connector, origin: &Origin, batch: &RecordBatch) -> Result<Vec<Order>, TransformError> {
-    let numbers = row_numbers(batch)?;
+fn keys<'a>(connector: &Connector, key: &[String], origins: &'a [OriginRows]) -> Result<Vec<Keys<'a>>, ArrowError> {
+    let sort_fields = key.iter().map(|name| {
+        let field = connector.field(name).ok_or_else(|| ArrowError::SchemaError(format!("no column `{name}`")))?;
+        Ok(SortField::new(arrow_type(field.data_type)))
+    });
+    let converter = RowConverter::new(sort_fields.collect::<Result<_, ArrowError>>()?)?;
     let newer_by = connector.warehouse.as_ref().and_then(|warehouse| warehouse.newer_by.as_deref());
-    let times = newer_by
-        .and_then(|name| batch.column_by_name(name))
-        .and_then(|column| column.as_primitive_opt::<TimestampMillisecondType>());
-    let origin_time = origin.time.timestamp_millis();
-    let newer = |row: usize| match times {
-        Some(times) if times.is_valid(row) => times.value(row),
-        _ => origin_time,
-    };
-    Ok((0..batch.num_rows())
-        .map(|row| {
-            (newer(row), origin_time, origin.order_hash, origin.message_offset, origin.record, numbers.value(row))
+    let batches = origins.iter().flat_map(|origin| origin.batches.iter().map(move |batch| (&origin.origin, batch)));
+    batches
+        .map(|(origin, batch)| {
+            let columns = key.iter().map(|name| column(batch, name).cloned()).collect::<Result<Vec<_>, _>>()?;
+            let is_key = (0..batch.num_rows()).map(|row| columns.iter().all(|column| column.is_valid(row))).collect();
+            let newer_by = newer_by.map(|name| column(batch, name)).transpose()?;
+            Ok(Keys {
+                origin,
+                rows: converter.convert_columns(&columns)?,
+                is_key,
+                numbers: column(batch, ROW_COLUMN)?.as_primitive::<Int64Type>(),
+                newer_by: newer_by.map(AsArray::as_primitive::<TimestampMillisecondType>),
+            })
         })
-        .collect())
+        .collect()
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column `{name}`")))
+}
+
+/// `stays`: of each record batch, in their order.
+fn take_those_that_stay(origins: &mut [OriginRows], stays: &[Vec<bool>]) -> Result<(), ArrowError> {
+    let mut stays = stays.iter();
+    for origin in origins {
+        let mut batches = Vec::with_capacity(origin.batches.len());
+        for (batch, stays) in origin.batches.iter().zip(stays.by_ref()) {
+            if stays.iter().all(|stays| *stays) {
+                batches.push(batch.clone());
+            } else if stays.contains(&true) {
+                batches.push(filter_record_batch(batch, &BooleanArray::from(stays.clone()))?);
+            }
+        }
+        origin.batches = batches;
+    }
+    Ok(())
 }

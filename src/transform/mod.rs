@@ -1,15 +1,24 @@
-//! `RecordBatch` → `RecordBatch`: clean, then check expectations; dedupe over a whole micro-batch.
+//! Rows → better rows: cleaning, expectations, and deduplication within a micro-batch.
 //!
 //! # Contract
-//! Row by row, cleaning steps in the connector's order, then expectations in theirs. Each row passes, is filtered
-//! (`on_fail: drop`) or rejected with its original bytes: `row_count = passed + filtered + rejected`. A row that
-//! several expectations refuse counts with the first. An expectation that gives null has failed.
+//! Synchronous CPU work; call it on a blocking thread. Deterministic: the same rows give the same result,
+//! whatever the clock says and however they are cut into record batches.
+//!
+//! [`apply`] looks at each row alone. Every row of `decoded` comes out once: in a batch (passed), in `rejects`,
+//! or in the count `filtered`; so `row_count = passed + filtered + rejected`.
+//! [`dedupe`] compares the rows of one connector within one micro-batch.
+//!
+//! # Order
+//! The clean steps as the connector lists them, then its expectations as it lists them. The first
+//! expectation with `reject` or `drop` that a row fails decides, and the later ones do not see the row;
+//! `warn` only counts.
 
 mod clean;
 mod dedupe;
-mod expect;
+mod expectation;
 
-pub use dedupe::dedupe;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -18,114 +27,100 @@ use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
-use thiserror::Error;
 
 use crate::config::Connector;
 use crate::error::ErrorKind;
-use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject};
+use crate::types::{Decoded, RowReject};
 
-use expect::{PlannedExpectation, Verdict};
+pub use dedupe::dedupe;
 
-#[derive(Debug, Error)]
+use clean::Cleaning;
+use expectation::{Expectations, Fate};
+
+#[derive(Debug, thiserror::Error)]
 pub enum TransformError {
-    #[error("expectation `{expectation}` of connector `{connector}` cannot be planned")]
+    #[error("could not plan expectation `{expectation}` of connector `{connector}`")]
     Plan { connector: String, expectation: String, source: Box<DataFusionError> },
-    #[error("expectation `{expectation}` cannot be evaluated")]
-    Evaluate { expectation: String, source: Box<DataFusionError> },
-    #[error("could not clean column `{column}`")]
-    Clean { column: String, source: ArrowError },
-    #[error("could not take the rows that pass")]
-    Filter(#[source] ArrowError),
-    #[error("could not compare the rows to dedupe")]
-    Dedupe(#[source] ArrowError),
-    #[error("column `{column}` is not in the batch")]
-    ColumnMissing { column: String },
+    #[error("could not read the default of column `{column}` of connector `{connector}`")]
+    Default { connector: String, column: String, source: ArrowError },
+    #[error("connector `{connector}` has no column `{column}`")]
+    UnknownColumn { connector: String, column: String },
+    #[error("could not clean the rows of connector `{connector}`")]
+    Clean { connector: String, source: ArrowError },
+    #[error("could not take the rows of connector `{connector}` that passed")]
+    Filter { connector: String, source: ArrowError },
+    #[error("could not dedupe the rows of connector `{connector}`")]
+    Dedupe { connector: String, source: ArrowError },
 }
 
 impl TransformError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Plan { .. } => ErrorKind::Invalid,
-            Self::Evaluate { .. } => ErrorKind::Poison,
-            Self::Clean { .. } | Self::Filter(_) | Self::Dedupe(_) | Self::ColumnMissing { .. } => ErrorKind::Halt,
+            Self::Plan { .. } | Self::Default { .. } | Self::UnknownColumn { .. } => ErrorKind::Invalid,
+            Self::Clean { .. } | Self::Filter { .. } | Self::Dedupe { .. } => ErrorKind::Halt,
         }
     }
 }
 
-/// A connector's cleaning and expectations, planned once.
+/// What a connector does to each row, planned once.
 #[derive(Debug)]
 pub struct TransformPlan {
     connector: Arc<Connector>,
-    expectations: Vec<PlannedExpectation>,
-}
-
-/// What became of the rows of one object or direct record.
-#[derive(Debug)]
-pub struct Transformed {
-    /// [`Connector::decoded_schema`]; only rows that passed.
-    pub batches: Vec<RecordBatch>,
-    /// Those of decoding first, then those of expectations.
-    pub rejects: Vec<RowReject>,
-    pub filtered: u64,
-    /// Rows that failed each expectation, whatever its `on_fail`.
-    pub failures: Vec<(String, u64)>,
+    cleaning: Cleaning,
+    expectations: Expectations,
 }
 
 impl TransformPlan {
+    /// Plans the expectations: SQL text → logical → physical expression, which then costs nothing per row
+    /// but its evaluation.
     pub fn new(connector: &Arc<Connector>) -> Result<Self, TransformError> {
-        Ok(Self { connector: Arc::clone(connector), expectations: expect::plan(connector)? })
+        Ok(Self {
+            connector: Arc::clone(connector),
+            cleaning: Cleaning::new(connector)?,
+            expectations: Expectations::new(connector)?,
+        })
     }
 }
 
-/// Cleans and checks all rows of one origin. CPU work.
+#[derive(Debug, Clone)]
+pub struct Transformed {
+    /// [`Connector::decoded_schema`]; none without rows.
+    pub batches: Vec<RecordBatch>,
+    /// Of decoding and of expectations, in the order of their rows.
+    pub rejects: Vec<RowReject>,
+    pub filtered: u64,
+    /// Rows that failed each expectation, for those that any row failed, in the connector's order.
+    pub failures: Vec<(String, u64)>,
+}
+
+/// Cleans the rows and holds them against the expectations.
 pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, TransformError> {
-    let mut transformed = Transformed {
-        batches: Vec::with_capacity(decoded.batches.len()),
-        rejects: decoded.rejects,
-        filtered: 0,
-        failures: plan.expectations.iter().map(|planned| (planned.name.clone(), 0)).collect(),
-    };
+    let failed = |source| TransformError::Filter { connector: plan.connector.name.clone(), source };
+    let mut transformed =
+        Transformed { batches: Vec::new(), rejects: decoded.rejects, filtered: 0, failures: Vec::new() };
+    let mut failure_counts = vec![0; plan.expectations.len()];
     for batch in decoded.batches {
-        let cleaned = clean::clean(&plan.connector, batch.rows)?;
-        let verdicts = expect::judge(&plan.expectations, &cleaned, &mut transformed.failures)?;
-        let batch = DecodedBatch { rows: cleaned, ..batch };
-        keep(plan, &batch, &verdicts, &mut transformed)?;
-    }
-    transformed.failures.retain(|(_, count)| *count > 0);
-    Ok(transformed)
-}
-
-fn keep(
-    plan: &TransformPlan,
-    batch: &DecodedBatch,
-    verdicts: &[Verdict],
-    transformed: &mut Transformed,
-) -> Result<(), TransformError> {
-    if verdicts.iter().all(|verdict| *verdict == Verdict::Pass) {
-        transformed.batches.push(batch.rows.clone());
-        return Ok(());
-    }
-    let numbers = expect::row_numbers(&batch.rows)?;
-    for (index, verdict) in verdicts.iter().enumerate() {
-        match verdict {
-            Verdict::Pass => {}
-            Verdict::Drop => transformed.filtered += 1,
-            Verdict::Reject(expectation) => {
-                let planned = &plan.expectations[*expectation];
-                transformed.rejects.push(RowReject {
-                    row: numbers.value(index),
-                    byte_offset: batch.spans[index].byte_offset,
-                    reason: RejectReason::ExpectationFailed,
-                    detail: format!("expectation `{}` failed: {}", planned.name, planned.sql),
-                    bytes: batch.row_bytes(index),
-                });
+        let rows = plan.cleaning.apply(&plan.connector, &batch.rows)?;
+        let fates = plan.expectations.judge(&rows, &mut failure_counts);
+        if fates.iter().all(|fate| *fate == Fate::Passed) {
+            transformed.batches.push(rows);
+            continue;
+        }
+        for (index, fate) in fates.iter().enumerate() {
+            match fate {
+                Fate::Passed => {}
+                Fate::Filtered => transformed.filtered += 1,
+                Fate::Rejected(expectation) => {
+                    transformed.rejects.push(plan.expectations.reject(*expectation, &batch, index));
+                }
             }
         }
+        let passed: BooleanArray = fates.iter().map(|fate| Some(*fate == Fate::Passed)).collect();
+        if passed.true_count() > 0 {
+            transformed.batches.push(filter_record_batch(&rows, &passed).map_err(failed)?);
+        }
     }
-    let passed: BooleanArray = verdicts.iter().map(|verdict| Some(*verdict == Verdict::Pass)).collect();
-    let rows = filter_record_batch(&batch.rows, &passed).map_err(TransformError::Filter)?;
-    if rows.num_rows() > 0 {
-        transformed.batches.push(rows);
-    }
-    Ok(())
+    transformed.rejects.sort_by_key(|reject| reject.row);
+    transformed.failures = plan.expectations.named(&failure_counts);
+    Ok(transformed)
 }
