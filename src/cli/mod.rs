@@ -109,8 +109,8 @@ impl SettingsArgs {
 pub async fn execute(cli: Cli) -> u8 {
     let mut out = std::io::stdout();
     let result = match &cli.command {
-        Command::Run(args) => run::run(&cli.settings, args).await,
-        Command::Demo(args) => demo::run(args, &mut out).await,
+        Command::Run(args) => Box::pin(run::run(&cli.settings, args)).await,
+        Command::Demo(args) => Box::pin(demo::run(args, &mut out)).await,
         Command::Validate(args) => validate::run(args, &mut out).map_err(Into::into),
         Command::Topics(args) => topics::run(&cli.settings, args, &mut out).await,
         Command::Migrate(args) => migrate::run(&cli.settings, args, &mut out).await,

@@ -24,6 +24,7 @@ fn repository() -> &'static Path {
 
 impl Stack {
     /// Ends with the test process, however that ends: a shell waits for its death and takes the servers down.
+    #[expect(clippy::zombie_processes, reason = "it outlives this process by design")]
     fn start(flags: &[&str]) -> Self {
         let state = std::env::temp_dir().join(format!("sluice-it-{}", uuid::Uuid::new_v4().simple()));
         let native = repository().join("compose/native");

@@ -8,8 +8,8 @@ use sluice::cli::validate::{ValidateArgs, ValidateOutput, run};
 fn validate(connectors: &str, output: ValidateOutput) -> (u8, String) {
     let args = ValidateArgs { connectors: connectors.into(), topics: "topics".into(), output };
     let mut out = Vec::new();
-    let code = run(&args, &mut out).unwrap();
-    (code, String::from_utf8(out).unwrap())
+    let code = run(&args, &mut out).expect("memory takes it");
+    (code, String::from_utf8(out).expect("messages are text"))
 }
 
 #[test]
