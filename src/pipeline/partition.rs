@@ -179,6 +179,7 @@ impl PartitionWorker {
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue) -> Ended {
         let writer = BatchWriter { context: &self.context, ownership, retries: self.retries() };
         let mut open = Open::at(offset);
+        let mut expected = offset;
         let mut in_flight = InFlight { tasks: VecDeque::new() };
         let mut admitted: Option<(Message, u64)> = None;
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
@@ -191,7 +192,8 @@ impl PartitionWorker {
             let may_read =
                 !draining && admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
             let idle = in_flight.tasks.is_empty() && open.messages.is_empty() && admitted.is_none();
-            let due = open.due(self.context.batch_limits.age_max);
+            let due =
+                if open.is_full(&self.context) { Instant::now() } else { open.due(self.context.batch_limits.age_max) };
             tokio::select! {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
@@ -213,7 +215,10 @@ impl PartitionWorker {
                 }
                 message = queue.recv(), if may_read => match message {
                     None => return Ended::Revoked,
+                    // one that is covered already can only come from before this start
+                    Some(message) if message.offset < expected => {}
                     Some(message) => {
+                        expected = message.offset + 1;
                         tail.message_seen();
                         let estimate = memory_estimate(&message);
                         admitted = Some((message, estimate));
@@ -338,7 +343,7 @@ impl Open {
         context.batch_limits.reached(self.fill)
     }
 
-    /// When it must be cut whatever it holds; at once where it is full.
+    /// When it must be cut whatever it holds.
     fn due(&self, age_max: Duration) -> Instant {
         match self.since {
             Some(since) => since + age_max,
