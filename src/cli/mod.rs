@@ -114,7 +114,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Validate(args) => validate::run(args, &mut out).map_err(Into::into),
         Command::Topics(args) => topics::run(&cli.settings, args, &mut out).await,
         Command::Migrate(args) => migrate::run(&cli.settings, args, &mut out).await,
-        Command::Doctor(args) => doctor::run(&cli.settings, args, &mut out).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),

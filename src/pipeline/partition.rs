@@ -39,6 +39,10 @@ use crate::types::{OffsetRange, TopicPartition};
 /// After this long without a message the end of the log is looked at for offsets without messages.
 const IDLE_WAIT: Duration = Duration::from_secs(2);
 
+/// How often the advisory offset is committed again: Kafka refuses commits during a rebalance, and an idle topic
+/// partition has no next one that would carry it.
+const RECOMMIT_WAIT: Duration = Duration::from_secs(5);
+
 /// What the owner needs.
 pub struct PartitionWorker {
     pub context: Arc<TransformContext>,
@@ -68,6 +72,8 @@ struct InFlight {
 /// The open micro-batch.
 struct Open {
     first: i64,
+    /// The micro-batch before it; nil where this ownership has committed none yet.
+    after: uuid::Uuid,
     messages: Vec<ProcessedMessage>,
     fill: Fill,
     since: Option<Instant>,
@@ -183,6 +189,7 @@ impl PartitionWorker {
         let mut in_flight = InFlight { tasks: VecDeque::new() };
         let mut admitted: Option<(Message, u64)> = None;
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
+        let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
         loop {
             let draining = *stop.borrow();
@@ -198,6 +205,7 @@ impl PartitionWorker {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
+                _ = recommit.tick() => self.commit_offset(ownership, open.first, open.after),
                 done = in_flight.next(), if !in_flight.tasks.is_empty() && !open.is_full(&self.context) => match done {
                     Ok(processed) => open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -259,6 +267,7 @@ impl PartitionWorker {
         };
         match writer.write(sealed).await {
             Ok(Written::Committed(id)) => {
+                open.after = id.0;
                 self.commit_offset(writer.ownership, next, id.0);
                 self.note_lag(next);
                 self.committed.notify_waiters();
@@ -313,7 +322,7 @@ impl Drop for InFlight {
 
 impl Open {
     fn at(first: i64) -> Self {
-        Self { first, messages: Vec::new(), fill: Fill::default(), since: None }
+        Self { first, after: uuid::Uuid::nil(), messages: Vec::new(), fill: Fill::default(), since: None }
     }
 
     /// The first offset it does not cover.

@@ -201,6 +201,10 @@ impl World {
         }
     }
 
+    pub(crate) fn without_connector(&self, name: &str) {
+        std::fs::remove_file(self.folder.join("connectors").join(format!("{name}.yaml"))).expect("it was written");
+    }
+
     pub(crate) fn target(&self, role: &str) -> S3Target {
         let get = |name: &str| self.stack.get(&format!("SLUICE_S3__{role}__{name}")).to_owned();
         S3Target {
