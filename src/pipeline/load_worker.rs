@@ -25,7 +25,7 @@ use crate::load::{BatchToLoad, LoadError, LoadOutcome, LoadPart, Loader};
 use crate::telemetry::metrics;
 
 /// A batch that takes longer is loaded by two workers, one of which finds it loaded already.
-const LEASE_SECONDS: f64 = 120.0;
+const LEASE_SECONDS: f64 = 30.0;
 
 #[derive(Debug, Error)]
 pub enum LoadWorkerError {

@@ -27,7 +27,7 @@ use crate::error::{ErrorKind, chain};
 use crate::telemetry::metrics;
 
 /// Long enough for one copy by a slow store; a crashed worker's files wait this long.
-const LEASE_SECONDS: f64 = 60.0;
+const LEASE_SECONDS: f64 = 30.0;
 const FILES_PER_ROUND: i64 = 64;
 const COPIES_IN_FLIGHT: usize = 8;
 
