@@ -56,4 +56,4 @@ lint: ## Check format, lints, licences and shell scripts
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --config .deny.toml check; else echo "skipped: cargo-deny is not installed"; fi
-	@if command -v shellcheck >/dev/null; then shellcheck -x compose/native .ci/run; else echo "skipped: shellcheck is not installed"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x compose/native compose/lib/*.sh .ci/run; else echo "skipped: shellcheck is not installed"; fi

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Installing: apt for PostgreSQL, Maven for Kafka's jars, Go for versitygw. Sourced by compose/native.
 # Everything that is not a Debian package lies under $tools with its version in the path, so that a second
 # call finds it and does nothing.
@@ -19,6 +20,7 @@ apt_install() {
 
 postgres_bin() {
   local found
+  # shellcheck disable=SC2012  # names of Debian's own making
   found=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -n | tail -n 1)
   [ -n "$found" ] && [ -x "$found/initdb" ] && echo "$found" && return
   found=$(command -v initdb) && dirname "$found"

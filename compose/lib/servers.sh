@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC1091,SC2154  # what the other files set, and a file that `up` writes
 # The servers: what each is told, when it is up, how it ends. Sourced by compose/native.
 
 access_key=sluice
@@ -50,7 +51,7 @@ start_kafka() {
   kafka_configure
   launch kafka java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$kafka_home/libs/*" \
     kafka.Kafka "$state/kafka/server.properties"
-  wait_until 60 "Kafka on port $kafka_port" port_open "$kafka_port" || fail_with_log kafka
+  wait_for_server 60 kafka "$kafka_port" || fail_with_log kafka
 }
 
 kafka_tool() {
@@ -92,7 +93,7 @@ start_gateway() { # NAME PORT GLOBAL-ARGS…
   shift 2
   launch "$name" "$versitygw" --port "127.0.0.1:$port" --access "$access_key" --secret "$secret_key" \
     --region "$region" --keep-alive "$@" posix --versioning-dir "$state/$name/versions" "$state/$name/objects"
-  wait_until 30 "the $name gateway on port $port" port_open "$port" || fail_with_log "$name"
+  wait_for_server 30 "$name" "$port" || fail_with_log "$name"
 }
 
 start_raw() {
@@ -114,9 +115,20 @@ start_lake() {
 
 as_postgres() { if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
 
+# Every process of a cluster has its data folder as its working directory (PostgreSQL's SwitchToDataDir).
+cluster_is_empty() { [ -z "$(find /proc -maxdepth 2 -name cwd -lname "$(cd "$postgres_data" && pwd -P)" 2>/dev/null)" ]; }
+
+# After kill -9 the pid in postmaster.pid may still exist, as a zombie that nobody has waited for (in containers for
+# ever) or as another program's, and PostgreSQL then refuses to start.
+forget_killed_postmaster() {
+  [ -e "$postgres_data/postmaster.pid" ] || return 0
+  if wait_until 20 "processes of a killed PostgreSQL to end" cluster_is_empty; then rm -f "$postgres_data/postmaster.pid"; fi
+}
+
 start_postgres() {
   local bin
   bin=$(postgres_bin)
+  forget_killed_postmaster
   if [ ! -e "$postgres_data/PG_VERSION" ]; then
     mkdir -p "$postgres_data"
     chmod 700 "$postgres_data"
@@ -143,7 +155,9 @@ stop_postgres() {
 # --- all of them
 
 start_server() {
-  case $1 in kafka | raw | lake | postgres) is_running "$1" || "start_$1" ;; *) die "no server $1" ;; esac
+  case $1 in kafka | raw | lake | postgres) ;; *) die "no server $1" ;; esac
+  if [ -s "$state/run/$1.pid" ] && is_dying "$1"; then wait_until 20 "the killed $1 to end" not_running "$1" || true; fi
+  is_running "$1" || "start_$1"
 }
 
 stop_server() {
@@ -151,12 +165,14 @@ stop_server() {
 }
 
 choose_ports() {
+  # chosen again, where a port was taken: the stack stays of the same kind
+  if [ -n "${raw_port:-}" ] && [ "$raw_port" = "${lake_port:-}" ]; then single_gateway=1; fi
   rm -f "$state/run/ports"
   kafka_port=$(free_port) kafka_controller_port=$(free_port) raw_port=$(free_port) postgres_port=$(free_port)
   if [ -n "$single_gateway" ]; then lake_port=$raw_port; else lake_port=$(free_port); fi
-  postgres_data="$state/postgres"
+  postgres_data=${postgres_data:-$state/postgres}
   # the package's user must reach its data: not so below a private home
-  if [ "$(id -u)" = 0 ] && ! (cd / && runuser -u postgres -- test -x "$state"); then
+  if [ "$(id -u)" = 0 ] && [ "$postgres_data" = "$state/postgres" ] && ! (cd / && runuser -u postgres -- test -x "$state"); then
     postgres_data=$(mktemp -d /tmp/sluice-postgres.XXXXXX)
     chmod 755 "$postgres_data"
     postgres_data="$postgres_data/data"
@@ -188,31 +204,90 @@ export SLUICE_PG_BIN=$(postgres_bin)
 SETTINGS
 }
 
-stack_up() {
-  install_all
-  mkdir -p "$state"/{run,log,kafka,raw/objects,raw/versions,lake/objects,lake/versions}
-  if [ -s "$state/ports.env" ]; then . "$state/ports.env"; else choose_ports; fi
+# servers of this stack, one a line, with their ports
+servers() {
+  echo "kafka $kafka_port"
+  echo "postgres $postgres_port"
+  echo "raw $raw_port"
+  if [ "$lake_port" != "$raw_port" ]; then echo "lake $lake_port"; fi
+}
+
+all_running() {
+  local server
+  while read -r server _; do is_running "$server" && ! is_dying "$server" || return 1; done < <(servers)
+}
+
+# a port of ours that another program listens on
+foreign_port() {
+  local server port
+  while read -r server port; do
+    if ! is_running "$server" && port_open "$port"; then echo "$port"; return; fi
+  done < <(servers; echo "kafka $kafka_controller_port")
+  return 1
+}
+
+no_foreign_port() { ! foreign_port; }
+
+start_all() {
   # JVM and database start side by side
   start_server kafka & local kafka_start=$!
-  start_server postgres
-  wait $kafka_start || die "Kafka did not start"
+  start_server postgres & local postgres_start=$!
+  local failed=
+  # both to their end: what is stopped after a failure must be known by its pid
+  wait $kafka_start || failed=1
+  wait $postgres_start || failed=1
+  [ -z "$failed" ] || return 1
   kafka_tool topics --create --if-not-exists --topic raw-notifications --partitions 8 --replication-factor 1 >/dev/null
   start_server raw
   start_server lake
-  write_settings
-  say "up: $state/settings.env"
+}
+
+stack_up() {
+  install_all
+  mkdir -p "$state"/{run,log,kafka,raw/objects,raw/versions,lake/objects,lake/versions}
+  # two `up`s at once: the second finds it running
+  exec 9>"$state/run/lock"
+  flock 9
+  if [ -s "$state/ports.env" ]; then . "$state/ports.env"; else choose_ports; fi
+  if [ -s "$state/settings.env" ] && all_running; then say "already up: $state/settings.env"; return; fi
+  local attempt status
+  for attempt in 1 2 3; do
+    # after a crash the ports stay: what is left of the killed processes gets the time to end
+    if ! wait_until 5 "our ports to be free" no_foreign_port; then
+      say "a port is taken: choosing others"
+      # also those that run: each is told its port when it starts
+      stop_all
+      choose_ports
+    fi
+    # a subshell of its own and not an `if`, which would switch `set -e` off inside
+    set +e
+    (set -e; start_all)
+    status=$?
+    set -e
+    if [ $status = 0 ]; then write_settings; say "up: $state/settings.env"; return; fi
+    stop_all
+    foreign_port >/dev/null || break
+    say "attempt $attempt lost a port to another program"
+  done
+  die "the stack did not start, and nothing of it is left running; its logs are in $state/log"
+}
+
+stop_all() {
+  local server
+  for server in raw lake kafka postgres; do stop_server "$server"; done
 }
 
 stack_down() {
   [ -s "$state/ports.env" ] || { say "nothing to stop in $state"; return; }
   . "$state/ports.env"
-  for server in raw lake kafka postgres; do stop_server "$server"; done
+  stop_all
   say "down: $state"
 }
 
 stack_status() {
-  local server
-  for server in kafka postgres raw lake; do
-    if is_running "$server"; then echo "$server: running"; else echo "$server: not running"; fi
-  done
+  local server port
+  stack_known
+  while read -r server port; do
+    if is_running "$server"; then echo "$server: running on port $port"; else echo "$server: not running"; fi
+  done < <(servers)
 }
