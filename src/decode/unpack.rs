@@ -117,14 +117,17 @@ fn gzip_size_hint(bytes: &[u8]) -> Option<usize> {
     (size / RATIO_MAX <= bytes.len()).then_some(size)
 }
 
-/// What the first frame says of itself, if anything.
+/// What the first frame says of itself, if anything that its length makes possible: a few forged bytes must not
+/// ask for more memory than there is.
 fn zstd_size_hint(bytes: &[u8]) -> Option<usize> {
-    let size = zstd::zstd_safe::get_frame_content_size(bytes).ok()??;
-    usize::try_from(size).ok()
+    /// No block is smaller or unpacks to more. Source: RFC 8878, 3.1.1.2 (RLE: 3 + 1 bytes for up to 128 KiB).
+    const RATIO_MAX: usize = (128 << 10) / 4;
+    let size = usize::try_from(zstd::zstd_safe::get_frame_content_size(bytes).ok()??).ok()?;
+    (size / RATIO_MAX <= bytes.len()).then_some(size)
 }
 
 fn window_log_max(bytes_max: u64) -> u32 {
-    let needed = bytes_max.max(1).next_power_of_two().trailing_zeros();
+    let needed = bytes_max.clamp(1, 1 << ZSTD_WINDOW_LOG_MAX).next_power_of_two().trailing_zeros();
     needed.clamp(ZSTD_WINDOW_LOG_ORDINARY, ZSTD_WINDOW_LOG_MAX)
 }
 
@@ -180,6 +183,7 @@ mod tests {
     #[test]
     fn a_stream_cut_anywhere_is_corrupt() {
         for packed in [gzip(TEXT), zstd(TEXT), [gzip(TEXT), gzip(TEXT)].concat()] {
+            assert_eq!(reason(gzip(TEXT)[..2].to_vec(), LIMIT), "corrupt_compression");
             let whole_member = gzip(TEXT).len();
             for end in 4..packed.len() {
                 if end != whole_member {
@@ -230,5 +234,22 @@ mod tests {
             encoder.finish().unwrap()
         };
         assert_eq!(unpacked(streamed), TEXT);
+    }
+
+    #[test]
+    fn a_forged_size_does_not_ask_for_memory() {
+        // Header with the size in eight bytes, one last block of one byte. Source: RFC 8878, 3.1.1.1.
+        let frame = |size: u64| {
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1110_0000];
+            frame.extend_from_slice(&size.to_le_bytes());
+            frame.extend_from_slice(&[1 << 3 | 1, 0, 0, b'x']);
+            frame
+        };
+        assert_eq!(zstd_size_hint(&frame(1 << 45)), None);
+        assert_eq!(zstd_size_hint(&frame(300)), Some(300));
+        assert_eq!(reason(frame(1 << 24), u64::MAX), "corrupt_compression");
+        assert_eq!(unpacked(frame(1)), b"x");
+        let zeros = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
+        assert_eq!(zstd_size_hint(&zeros), Some(8 << 20));
     }
 }
