@@ -1,5 +1,6 @@
 //! Dead letters as files: the truth about what was rejected, with every original byte.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +20,9 @@ const UNPARSED: &str = "_unparsed";
 const FILE_SIZE_BYTES_TARGET: u64 = 128 << 20;
 /// Binary columns have 32-bit offsets; this is far from their end.
 const CHUNK_BYTES_MAX: usize = 64 << 20;
+/// Of one letter, which is in a chunk of its own then: quarantined objects are as large as the limits allow, and
+/// `limits.object_bytes_max` may be beyond those offsets. The object itself stays in the raw bucket.
+const LETTER_BYTES_MAX: usize = 1 << 30;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let required = |name: &str, data_type| Field::new(name, data_type, false);
@@ -82,6 +86,17 @@ pub fn encode_dead_letters(
     Ok(files)
 }
 
+/// What is kept of a letter's bytes, and its detail, which says so where that is not all.
+fn kept(letter: &DeadLetter, bytes_max: usize) -> (&[u8], Cow<'_, str>) {
+    let detail = letter.detail.as_str();
+    match letter.bytes.get(..bytes_max) {
+        Some(head) if head.len() < letter.bytes.len() => {
+            (head, format!("{detail} (the first {bytes_max} of {} bytes are kept)", letter.bytes.len()).into())
+        }
+        _ => (&letter.bytes, detail.into()),
+    }
+}
+
 /// At least one.
 fn chunk_length(letters: &[&DeadLetter]) -> usize {
     let mut bytes = 0;
@@ -103,7 +118,8 @@ impl Lineage {
             Arc::new(letters.iter().map(|letter| text(letter)).collect::<StringArray>())
         }
         let byte_offsets: Int64Array = letters.iter().map(|letter| letter.byte_offset.map(u64::cast_signed)).collect();
-        let bytes: BinaryArray = letters.iter().map(|letter| Some(&letter.bytes[..])).collect();
+        let (bytes, details): (Vec<&[u8]>, Vec<Cow<'_, str>>) =
+            letters.iter().map(|letter| kept(letter, LETTER_BYTES_MAX)).unzip();
         let offsets: Int64Array = letters.iter().map(|letter| letter.message_offset).collect();
         let records: Int32Array = letters.iter().map(|letter| letter.record).collect();
         let rows: Int64Array = letters.iter().map(|letter| letter.row).collect();
@@ -112,12 +128,12 @@ impl Lineage {
             vec![
                 texts(letters, |letter| Some(&letter.connector)),
                 texts(letters, |letter| Some(letter.reason.as_str())),
-                texts(letters, |letter| Some(&letter.detail)),
+                Arc::new(details.iter().map(Some).collect::<StringArray>()),
                 texts(letters, |letter| letter.object.as_ref().map(|object| object.bucket.as_str())),
                 texts(letters, |letter| letter.object.as_ref().map(|object| object.key.as_str())),
                 texts(letters, |letter| letter.object_version.as_deref()),
                 Arc::new(byte_offsets),
-                Arc::new(bytes),
+                Arc::new(BinaryArray::from(bytes)),
                 repeated(&self.topic_partition, letters.len()),
                 Arc::new(offsets),
                 Arc::new(records),
@@ -125,5 +141,33 @@ impl Lineage {
                 repeated(&self.batch_id, letters.len()),
             ],
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::RejectReason;
+
+    #[test]
+    fn a_letter_beyond_what_a_column_holds_is_cut_and_says_so() {
+        let letter = DeadLetter {
+            connector: "orders".to_owned(),
+            reason: RejectReason::CorruptCompression,
+            detail: "broken gzip stream".to_owned(),
+            message_offset: 1,
+            record: Some(0),
+            row: None,
+            byte_offset: None,
+            object: None,
+            object_version: None,
+            bytes: Bytes::from_static(b"0123456789"),
+        };
+        assert_eq!(kept(&letter, 11), (&b"0123456789"[..], "broken gzip stream".into()));
+        assert_eq!(kept(&letter, 10), (&b"0123456789"[..], "broken gzip stream".into()));
+        let cut = "broken gzip stream (the first 9 of 10 bytes are kept)";
+        assert_eq!(kept(&letter, 9), (&b"012345678"[..], cut.into()));
     }
 }
