@@ -34,7 +34,11 @@
 //! | BOOK-1 | the ledgers add up: offsets, objects, rows in, rows out | [`commit`] and trigger `books_balance` |
 //! | FILE-1 | no file is visible under `data/` before its micro-batch is live | [`publish`] |
 //! | LOAD-1 | rows of a micro-batch and its `load_state` are one transaction | [`load`] |
-//! | LOAD-2 | an older row never overwrites a newer one | guard of the upsert in [`load`] |
+//! | FILE-2 | files of a replaced micro-batch are hidden only after those that replace them are published | [`publish`] |
+//! | LOAD-2 | of rows with one key the newest stands in the table, the others in its shadow | [`load`] |
+//! | LOAD-3 | a row of a replaced micro-batch that is not made again goes, and the best of the shadow takes its place | [`load`] |
+//! | REPLAY-1 | a micro-batch covers whole each one that it replaces, and was made to replace just those | [`commit`] |
+//! | REPLAY-2 | a replay is accepted in the catalog, then acknowledged in Kafka, then carried out | [`pipeline`] |
 
 pub mod types;
 pub mod error;

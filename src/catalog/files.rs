@@ -27,22 +27,55 @@ pub async fn lease_pending_files(
         .query(include_str!("sql/lease_pending_files.sql"), &[&count, &lease_seconds])
         .await
         .map_err(CatalogError::query("lease pending files"))?;
-    let file = |row: &tokio_postgres::Row| LeasedFile {
+    Ok(rows.iter().map(leased_file).collect())
+}
+
+/// Up to `count` files of dead micro-batches whose successors are published, that nobody else is hiding.
+pub async fn lease_hideable_files(
+    client: &impl GenericClient,
+    count: i64,
+    lease_seconds: f64,
+) -> Result<Vec<LeasedFile>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/lease_hideable_files.sql"), &[&count, &lease_seconds])
+        .await
+        .map_err(CatalogError::query("lease files to hide"))?;
+    Ok(rows.iter().map(leased_file).collect())
+}
+
+fn leased_file(row: &tokio_postgres::Row) -> LeasedFile {
+    LeasedFile {
         file_id: row.get("file_id"),
         kind: row.get("kind"),
         pending_key: row.get("pending_key"),
         published_key: row.get("published_key"),
         size_bytes: row.get("size_bytes"),
         sha256: row.get("sha256"),
-    };
-    Ok(rows.iter().map(file).collect())
+    }
 }
 
-/// `false` where another worker was faster: as good.
+pub async fn mark_hidden(client: &impl GenericClient, file_id: Uuid) -> Result<(), CatalogError> {
+    client
+        .execute(include_str!("sql/mark_hidden.sql"), &[&file_id])
+        .await
+        .map_err(CatalogError::query("mark a file hidden"))?;
+    Ok(())
+}
+
+/// `false` where its micro-batch was replaced meanwhile: the copy must go again.
 pub async fn mark_published(client: &impl GenericClient, file_id: Uuid) -> Result<bool, CatalogError> {
     let changed = client
         .execute(include_str!("sql/mark_published.sql"), &[&file_id])
         .await
         .map_err(CatalogError::query("mark a file published"))?;
     Ok(changed == 1)
+}
+
+/// Those of the keys under which the catalog publishes nothing.
+pub async fn unpublished_keys(client: &impl GenericClient, keys: &[String]) -> Result<Vec<String>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_unpublished_keys.sql"), &[&keys])
+        .await
+        .map_err(CatalogError::query("compare a listing with what is published"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -17,13 +17,18 @@ pub struct LeasedBatch {
     pub topic_partition: TopicPartition,
     pub offsets: OffsetRange,
     pub oldest_message_at: Option<DateTime<Utc>>,
+    /// Whether it replaces another micro-batch, which may be loaded.
+    pub replaces: bool,
 }
 
-/// A data file of a micro-batch: at `published_key`, or still at `pending_key`.
+/// A file of a micro-batch: at `published_key`, or still at `pending_key`.
 #[derive(Debug, Clone)]
 pub struct BatchFile {
     pub file_id: Uuid,
+    /// `data` or `dead_letter`.
+    pub kind: String,
     pub connector: String,
+    pub table_partition: String,
     pub pending_key: String,
     pub published_key: String,
     pub published: bool,
@@ -47,6 +52,7 @@ pub async fn lease_unloaded_batch(
             topic_partition: TopicPartition::new(row.get::<_, String>("topic"), row.get("topic_partition")),
             offsets: OffsetRange::new(row.get("first"), row.get("next"))?,
             oldest_message_at: row.get("oldest_message_at"),
+            replaces: row.get("replaces"),
         })
     }))
 }
@@ -58,7 +64,9 @@ pub async fn batch_files(client: &impl GenericClient, id: MicroBatchId) -> Resul
         .map_err(CatalogError::query("list the files of a micro-batch"))?;
     let file = |row: &tokio_postgres::Row| BatchFile {
         file_id: row.get("file_id"),
+        kind: row.get("kind"),
         connector: row.get("connector"),
+        table_partition: row.get("table_partition"),
         pending_key: row.get("pending_key"),
         published_key: row.get("published_key"),
         published: row.get::<_, &str>("state") == "published",

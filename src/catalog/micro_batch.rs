@@ -21,6 +21,8 @@ pub struct BatchRecord {
     pub row_in_count: i64,
     pub row_out_count: i64,
     pub oldest_message_at: Option<DateTime<Utc>>,
+    /// Whether the warehouse must hear of it.
+    pub needs_load: bool,
 }
 
 /// One line of the ledgers.
@@ -127,6 +129,7 @@ pub async fn insert_micro_batch(client: &impl GenericClient, record: &BatchRecor
                 &record.row_in_count,
                 &record.row_out_count,
                 &record.oldest_message_at,
+                &record.needs_load,
             ],
         )
         .await

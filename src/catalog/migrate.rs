@@ -143,12 +143,14 @@ impl Database {
     /// Listed by hand: a macro that reads the folder would not see a new file until something else is rebuilt.
     fn files(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Catalog => {
-                &[("V0001__create_catalog", include_str!("../../migrations/catalog/V0001__create_catalog.sql"))]
-            }
-            Self::Warehouse => {
-                &[("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql"))]
-            }
+            Self::Catalog => &[
+                ("V0001__create_catalog", include_str!("../../migrations/catalog/V0001__create_catalog.sql")),
+                ("V0002__replay", include_str!("../../migrations/catalog/V0002__replay.sql")),
+            ],
+            Self::Warehouse => &[
+                ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),
+                ("V0002__shadow", include_str!("../../migrations/warehouse/V0002__shadow.sql")),
+            ],
         }
     }
 

@@ -15,10 +15,11 @@ mod micro_batch;
 mod migrate;
 mod outbox;
 mod position;
+mod replay;
 mod status;
 
 pub use claims::claimed;
-pub use files::{LeasedFile, lease_pending_files, mark_published};
+pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use loads::{
     BatchFile, LeasedBatch, announced, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded,
 };
@@ -31,6 +32,10 @@ pub use outbox::{OutboxEntry, mark_sent, unsent};
 pub use position::{
     PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
     set_first_position,
+};
+pub use replay::{
+    CoveredRange, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay, newer_is_claimed,
+    pass_over, replays, supersede,
 };
 pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
 

@@ -7,11 +7,16 @@ use serde::Serialize;
 use super::CatalogError;
 
 /// Work that is committed and not yet everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Backlog {
+    /// Files of live micro-batches that listing readers do not see yet.
     pub files_pending: i64,
+    /// Files of dead micro-batches that they may still see.
+    pub files_to_hide: i64,
     pub outbox_pending: i64,
     pub batches_unloaded: i64,
+    /// Topic partitions in the middle of a replay.
+    pub replays_running: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -39,7 +44,13 @@ pub async fn backlog(client: &impl GenericClient) -> Result<Backlog, CatalogErro
         .query_one(include_str!("sql/select_backlog.sql"), &[])
         .await
         .map_err(CatalogError::query("read the backlog"))?;
-    Ok(Backlog { files_pending: row.get(0), outbox_pending: row.get(1), batches_unloaded: row.get(2) })
+    Ok(Backlog {
+        files_pending: row.get("files_pending"),
+        files_to_hide: row.get("files_to_hide"),
+        outbox_pending: row.get("outbox_pending"),
+        batches_unloaded: row.get("batches_unloaded"),
+        replays_running: row.get("replays_running"),
+    })
 }
 
 pub async fn partitions(client: &impl GenericClient, group: &str) -> Result<Vec<PartitionStatus>, CatalogError> {

@@ -40,8 +40,15 @@ fn print(found: &InFlight, output: OutputFormat, out: &mut dyn Write) -> anyhow:
             let backlog = &found.backlog;
             writeln!(
                 out,
-                "in flight: {} messages unread, {} files pending, {} manifests unsent, {} micro-batches unloaded",
-                found.messages_unread, backlog.files_pending, backlog.outbox_pending, backlog.batches_unloaded
+                "in flight: {} messages unread, {} resets waiting, {} replays running, {} files pending, {} files to hide, \
+                 {} manifests unsent, {} micro-batches unloaded",
+                found.messages_unread,
+                found.resets_waiting,
+                backlog.replays_running,
+                backlog.files_pending,
+                backlog.files_to_hide,
+                backlog.outbox_pending,
+                backlog.batches_unloaded
             )?;
         }
     }

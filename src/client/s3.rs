@@ -11,6 +11,7 @@
 //! # Cancellation
 //! Futures may be dropped at any time; a dropped write may have happened.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -58,7 +59,11 @@ pub struct S3Client {
     sdk: Client,
     rate: RequestRate,
     place: Place,
+    owner: Option<String>,
 }
+
+/// Metadata of every object that is written for somebody.
+const OWNER: &str = "sluice-catalog";
 
 /// Which state of an object is meant; both `None`: whatever is current.
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,10 +134,31 @@ impl S3Client {
             config = config.endpoint_url(address.clone());
         }
         let address = endpoint.endpoint.clone().unwrap_or_else(|| format!("AWS ({})", endpoint.region));
-        Self { sdk: Client::from_conf(config.build()), rate, place: Place { section, address } }
+        Self { sdk: Client::from_conf(config.build()), rate, place: Place { section, address }, owner: None }
     }
 
     /// The SDK's client, for what only tests, tools and `doctor` need; unlimited in rate.
+    /// Marks what it writes: `owner` must be plain ASCII. Copies keep the mark.
+    pub fn owned_by(self, owner: impl ToString) -> Self {
+        Self { owner: Some(owner.to_string()), ..self }
+    }
+
+    /// Whether an object bears this client's mark. `false` where it is gone, or where there is no mark.
+    pub async fn is_owned(&self, bucket: &str, key: &str) -> Result<bool, S3Error> {
+        self.rate.until_ready().await;
+        match self.sdk.head_object().bucket(bucket).key(key).send().await {
+            Ok(output) => {
+                let mark = output.metadata().and_then(|metadata| metadata.get(OWNER));
+                Ok(mark.is_some() && mark == self.owner.as_ref())
+            }
+            Err(error) => {
+                let source = self.place.failure(bucket, error).of_head();
+                let error = S3Error::Head { bucket: bucket.to_owned(), key: key.to_owned(), source };
+                if error.is_missing() { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+
     pub fn sdk(&self) -> &Client {
         &self.sdk
     }
@@ -211,6 +237,7 @@ impl S3Client {
             .bucket(bucket)
             .key(key)
             .checksum_sha256(aws_smithy_types::base64::encode(sha256))
+            .set_metadata(self.owner.clone().map(|owner| HashMap::from([(OWNER.to_owned(), owner)])))
             .set_if_none_match(if_none_match.then(|| "*".to_owned()))
             .body(ByteStream::from(bytes))
             .send()

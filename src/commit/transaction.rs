@@ -6,7 +6,9 @@ use deadpool_postgres::Pool;
 use thiserror::Error;
 
 use super::{LedgerError, Ledgers, Totals};
-use crate::catalog::{self, BatchRecord, CatalogError, DeadLetterSample, FileRecord, PartitionKey, SourcePartitionId};
+use crate::catalog::{
+    self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, FileRecord, PartitionKey, SourcePartitionId,
+};
 use crate::client::postgres;
 use crate::error::ErrorKind;
 use crate::types::{Fence, MicroBatchId, ObjectClaim, OffsetOutcome, OffsetRange};
@@ -27,6 +29,8 @@ pub struct Proposal {
     pub oldest_message_at: Option<chrono::DateTime<chrono::Utc>>,
     /// Topic of the manifest.
     pub outbox_topic: String,
+    /// Micro-batches that it was made to replace: those that are live over its offsets.
+    pub replaces: Vec<MicroBatchId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,10 @@ pub enum CommitOutcome {
 pub enum CommitError {
     #[error("the books of micro-batch {id} do not balance, nothing was committed")]
     Unbalanced { id: MicroBatchId, source: LedgerError },
+    #[error(
+        "micro-batch {id} over {offsets} was made to replace {expected:?}, but {found:?} is live there, nothing was committed"
+    )]
+    Replaces { id: MicroBatchId, offsets: OffsetRange, expected: Vec<MicroBatchId>, found: Vec<CoveredRange> },
     #[error("could not commit micro-batch {id}")]
     Catalog { id: MicroBatchId, source: CatalogError },
 }
@@ -49,7 +57,7 @@ pub enum CommitError {
 impl CommitError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unbalanced { .. } => ErrorKind::Halt,
+            Self::Unbalanced { .. } | Self::Replaces { .. } => ErrorKind::Halt,
             Self::Catalog { source, .. } => source.kind(),
         }
     }
@@ -82,11 +90,38 @@ pub async fn commit(
     if !swapped {
         return Ok(CommitOutcome::Fenced);
     }
-    if let Some(claimed) = write(&transaction, key, partition, proposal).await.map_err(catalog)? {
+    let dead = catalog::supersede(&transaction, partition, proposal.offsets, id).await.map_err(catalog)?;
+    assert_replaces(proposal, &dead)?;
+    for rest in
+        dead.iter().filter(|(range, _)| range.skipped).flat_map(|(range, _)| range.offsets.minus(proposal.offsets))
+    {
+        insert_skipped(&transaction, partition, proposal.fence, rest).await.map_err(catalog)?;
+    }
+    let needs_load = proposal.totals.rows_out > 0 || dead.iter().any(|(_, needs_load)| *needs_load);
+    if let Some(claimed) = write(&transaction, key, partition, proposal, needs_load).await.map_err(catalog)? {
         return Ok(CommitOutcome::Claimed(claimed));
+    }
+    if !dead.is_empty() {
+        catalog::finish_replay(&transaction, partition, proposal.offsets.next()).await.map_err(catalog)?;
     }
     transaction.commit().await.map_err(CatalogError::query("commit the micro-batch")).map_err(catalog)?;
     Ok(CommitOutcome::Committed)
+}
+
+/// A micro-batch covers whole the ones it was made to replace, and no others (REPLAY-1).
+fn assert_replaces(proposal: &Proposal, dead: &[(CoveredRange, bool)]) -> Result<(), CommitError> {
+    let live: Vec<&CoveredRange> = dead.iter().map(|(range, _)| range).filter(|range| !range.skipped).collect();
+    let is_whole = live.iter().all(|range| range.offsets.minus(proposal.offsets).is_empty());
+    let expected: HashSet<MicroBatchId> = proposal.replaces.iter().copied().collect();
+    if is_whole && expected == live.iter().map(|range| range.id).collect() {
+        return Ok(());
+    }
+    Err(CommitError::Replaces {
+        id: proposal.id,
+        offsets: proposal.offsets,
+        expected: proposal.replaces.clone(),
+        found: live.into_iter().cloned().collect(),
+    })
 }
 
 /// Writes everything the micro-batch consists of. `Some`: the claims that another micro-batch holds.
@@ -95,9 +130,10 @@ async fn write(
     key: &PartitionKey,
     partition: SourcePartitionId,
     proposal: &Proposal,
+    needs_load: bool,
 ) -> Result<Option<HashSet<(i64, i32)>>, CatalogError> {
     let id = proposal.id;
-    catalog::insert_micro_batch(transaction, &record(partition, proposal)).await?;
+    catalog::insert_micro_batch(transaction, &record(partition, proposal, needs_load)).await?;
     if !proposal.claims.is_empty() {
         let claims: Vec<&ObjectClaim> = proposal.claims.iter().collect();
         let inserted = catalog::insert_claims(transaction, key, id, &claims).await?;
@@ -119,7 +155,7 @@ async fn write(
     Ok(None)
 }
 
-fn record(partition: SourcePartitionId, proposal: &Proposal) -> BatchRecord {
+fn record(partition: SourcePartitionId, proposal: &Proposal, needs_load: bool) -> BatchRecord {
     BatchRecord {
         id: proposal.id,
         source_partition_id: partition,
@@ -130,6 +166,7 @@ fn record(partition: SourcePartitionId, proposal: &Proposal) -> BatchRecord {
         row_in_count: proposal.totals.rows_in as i64,
         row_out_count: proposal.totals.rows_out as i64,
         oldest_message_at: proposal.oldest_message_at,
+        needs_load,
     }
 }
 
@@ -160,11 +197,13 @@ fn manifest(key: &PartitionKey, proposal: &Proposal) -> serde_json::Value {
         "topic_partition": key.topic_partition.number,
         "first_offset": proposal.offsets.first(),
         "next_offset": proposal.offsets.next(),
+        "replaces": proposal.replaces.iter().map(|id| id.0).collect::<Vec<_>>(),
         "files": files,
     })
 }
 
-/// Records that an operator moved the group past a range.
+/// Records that an operator moved the group past a range, which begins where everything committed ends. Cancels a
+/// replay under way: `position` may lie before the range.
 pub async fn commit_skipped(
     pool: &Pool,
     partition: SourcePartitionId,
@@ -172,8 +211,7 @@ pub async fn commit_skipped(
     position: Option<i64>,
     range: OffsetRange,
 ) -> Result<CommitOutcome, CommitError> {
-    let id = MicroBatchId::generate();
-    let catalog = |source| CommitError::Catalog { id, source };
+    let catalog = |source| CommitError::Catalog { id: MicroBatchId(uuid::Uuid::nil()), source };
     let mut client = postgres::get(pool).await.map_err(|source| catalog(CatalogError::Connect(source)))?;
     let transaction =
         client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
@@ -181,12 +219,30 @@ pub async fn commit_skipped(
     if owner != fence || next_offset != position {
         return Ok(CommitOutcome::Fenced);
     }
-    if position.is_none() {
-        catalog::set_first_position(&transaction, partition, fence, range.first()).await.map_err(catalog)?;
+    match position {
+        None => {
+            catalog::set_first_position(&transaction, partition, fence, range.first()).await.map_err(catalog)?;
+        }
+        Some(position) if position < range.first() => {
+            catalog::cancel_replay(&transaction, partition, fence, range.first()).await.map_err(catalog)?;
+        }
+        Some(_) => {}
     }
     if !catalog::compare_and_swap(&transaction, partition, fence, range, None).await.map_err(catalog)? {
         return Ok(CommitOutcome::Fenced);
     }
+    insert_skipped(&transaction, partition, fence, range).await.map_err(catalog)?;
+    transaction.commit().await.map_err(CatalogError::query("commit the skipped range")).map_err(catalog)?;
+    Ok(CommitOutcome::Committed)
+}
+
+async fn insert_skipped(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    partition: SourcePartitionId,
+    fence: Fence,
+    range: OffsetRange,
+) -> Result<(), CatalogError> {
+    let id = MicroBatchId::generate();
     let mut ledgers = Ledgers::default();
     ledgers.offset(OffsetOutcome::Skipped, range.count());
     let batch = BatchRecord {
@@ -199,9 +255,31 @@ pub async fn commit_skipped(
         row_in_count: 0,
         row_out_count: 0,
         oldest_message_at: None,
+        needs_load: false,
     };
-    catalog::insert_micro_batch(&transaction, &batch).await.map_err(catalog)?;
-    catalog::insert_outcome_counts(&transaction, id, &ledgers.records()).await.map_err(catalog)?;
-    transaction.commit().await.map_err(CatalogError::query("commit the skipped range")).map_err(catalog)?;
+    catalog::insert_micro_batch(transaction, &batch).await?;
+    catalog::insert_outcome_counts(transaction, id, &ledgers.records()).await
+}
+
+/// In a replay: leaves what is committed over `offsets` as it is, and moves on.
+pub async fn commit_passed_over(
+    pool: &Pool,
+    partition: SourcePartitionId,
+    fence: Fence,
+    offsets: OffsetRange,
+) -> Result<CommitOutcome, CommitError> {
+    let catalog = |source| CommitError::Catalog { id: MicroBatchId(uuid::Uuid::nil()), source };
+    let mut client = postgres::get(pool).await.map_err(|source| catalog(CatalogError::Connect(source)))?;
+    let transaction = client.transaction().await.map_err(CatalogError::query("begin passing over")).map_err(catalog)?;
+    let (owner, next_offset) = catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
+    if owner == fence && next_offset == Some(offsets.next()) {
+        // the outcome of the first attempt was unknown: it went in
+        return Ok(CommitOutcome::Committed);
+    }
+    if !catalog::pass_over(&transaction, partition, fence, offsets).await.map_err(catalog)? {
+        return Ok(CommitOutcome::Fenced);
+    }
+    catalog::finish_replay(&transaction, partition, offsets.next()).await.map_err(catalog)?;
+    transaction.commit().await.map_err(CatalogError::query("commit passing over")).map_err(catalog)?;
     Ok(CommitOutcome::Committed)
 }

@@ -107,6 +107,8 @@ pub(super) struct RawLimits {
     pub(super) drain_deadline: Option<String>,
     /// How long unreachable servers are retried at start; default 60s.
     pub(super) start_deadline: Option<String>,
+    /// How often the lake is looked through for files that are listed but not published; default 1h.
+    pub(super) sweep_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -105,6 +105,8 @@ pub struct Limits {
     pub drain_deadline: Duration,
     /// How long unreachable servers are retried at start; default 60 s.
     pub start_deadline: Duration,
+    /// How often the lake is looked through for files that are listed but not published; default 1 h.
+    pub sweep_interval: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Which advisory locks a load takes: one a dimension, eight a fact (by hash of the natural key).
 //!
 //! # Ordering
-//! Ascending by (table, shard); every process computes the same numbers, whatever its version, so the
+//! The source first, then ascending by (table, shard); every process computes the same numbers, whatever its version, so the
 //! hash is spelled out here and must not change.
 
 use std::collections::BTreeSet;
@@ -24,6 +24,16 @@ pub(super) type LockSet = BTreeSet<AdvisoryLock>;
 /// A shard of a fact, or all of a dimension (shard 0).
 pub(super) fn shard_lock(table: &str, shard: u8) -> AdvisoryLock {
     AdvisoryLock { class: lock_class("shard", table), object: i32::from(shard) }
+}
+
+/// Loads of a source topic partition: shared by those whose offsets nobody has loaded before, alone for those that
+/// retract. Taken before the shards.
+pub(super) fn source_lock(source_partition_id: i64) -> AdvisoryLock {
+    let digest = Sha256::digest(source_partition_id.to_be_bytes());
+    AdvisoryLock {
+        class: lock_class("source", ""),
+        object: i32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]),
+    }
 }
 
 /// Creating partitions of a fact.

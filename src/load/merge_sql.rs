@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::plan::{LINEAGE_COLUMNS, Link, TableKind, TablePlan};
+use super::plan::{LINEAGE_COLUMNS, Link, LoadTable, TableKind, TablePlan};
+use super::reconcile_sql::rows_name;
 use super::warehouse_table::SCHEMA;
 
 /// The order among rows of one key, all of it from the data: LOAD-2.
-const ORDER: [&str; 4] = ["_newer_at", "_object_time", "_object_hash", "_row"];
+pub(super) const ORDER: [&str; 4] = ["_newer_at", "_object_time", "_object_hash", "_row"];
 
 /// The unknown member: natural key of the row with key 0, for facts that name nobody.
 const UNKNOWN: &str = "''";
@@ -26,20 +27,17 @@ pub(super) fn copy_in(number: usize) -> String {
     format!("COPY pg_temp.{} FROM STDIN (FORMAT binary)", temporary_name(number))
 }
 
-/// Merges part `number` into its table: of rows with one key the newest stays, here or there.
-/// Rows go in by key, so that neighbours land on the same pages.
-pub(super) fn merge(plan: &TablePlan, number: usize) -> String {
-    let identity = plan.identity();
+/// Brings part `number` into the rows of its table: members resolved, the unknown member left out.
+pub(super) fn resolve(plan: &TablePlan, table: &LoadTable, number: usize) -> String {
     let targets = targets(plan);
-    let mut sql = format!(
-        "INSERT INTO {} AS t ({})\n",
-        table_name(&plan.table),
-        names(targets.iter().map(|(name, _)| name.as_str()))
-    );
-    let sort_keys: Vec<String> = identity.iter().map(|name| sort_key(plan, name)).collect();
     let values: Vec<&str> = targets.iter().map(|(_, value)| value.as_str()).collect();
-    let _ = writeln!(sql, "SELECT DISTINCT ON ({}) {}", sort_keys.join(", "), values.join(", "));
-    let _ = writeln!(sql, "FROM pg_temp.{} s", temporary_name(number));
+    let mut sql = format!(
+        "INSERT INTO {} ({})\nSELECT {} FROM pg_temp.{} s\n",
+        rows_name(table),
+        names(targets.iter().map(|(name, _)| name.as_str())),
+        values.join(", "),
+        temporary_name(number)
+    );
     for (place, link) in plan.links().iter().enumerate() {
         let _ = writeln!(
             sql,
@@ -61,22 +59,7 @@ pub(super) fn merge(plan: &TablePlan, number: usize) -> String {
             let _ = writeln!(sql, "WHERE {}", named.join(" OR "));
         }
     }
-    let newest_first = ORDER.iter().map(|name| format!("s.{} DESC", quoted(name)));
-    let _ = writeln!(sql, "ORDER BY {}", sort_keys.iter().cloned().chain(newest_first).collect::<Vec<_>>().join(", "));
-    let _ = write!(sql, "ON CONFLICT ({}) DO UPDATE SET ", names(identity.iter().copied()));
-    let changed: Vec<String> = targets
-        .iter()
-        .filter(|(name, _)| !identity.contains(&name.as_str()))
-        .map(|(name, _)| format!("{0} = EXCLUDED.{0}", quoted(name)))
-        .collect();
-    let order = |table: &str| ORDER.map(|name| format!("{table}.{}", quoted(name))).join(", ");
-    let _ = write!(
-        sql,
-        "{}\nWHERE t.\"_newer_at\" IS NULL OR ({}) > ({})",
-        changed.join(", "),
-        order("EXCLUDED"),
-        order("t")
-    );
+    sql.truncate(sql.trim_end().len());
     sql
 }
 
@@ -130,15 +113,8 @@ fn targets(plan: &TablePlan) -> Vec<(String, String)> {
     let own = own.map(|name| (name.clone(), format!("s.{}", quoted(&name))));
     let links = plan.links().iter().enumerate();
     let links = links.map(|(place, link)| (link.member_key.clone(), format!("d{place}.{}", quoted(&link.member_key))));
-    let inferred = (plan.kind == TableKind::Dimension).then(|| ("inferred".to_owned(), "false".to_owned()));
     let lineage = LINEAGE_COLUMNS.iter().map(|(name, _)| ((*name).to_owned(), format!("s.{}", quoted(name))));
-    own.chain(links).chain(inferred).chain(lineage).collect()
-}
-
-/// Bytes compare faster than a language's rules, and any order will do.
-fn sort_key(plan: &TablePlan, name: &str) -> String {
-    let collation = if is_text(plan, name) { " COLLATE \"C\"" } else { "" };
-    format!("s.{}{collation}", quoted(name))
+    own.chain(links).chain(lineage).collect()
 }
 
 fn is_text(plan: &TablePlan, name: &str) -> bool {

@@ -2,8 +2,10 @@
 //!
 //! # Contract
 //! One micro-batch is one transaction: its rows and its `load_state` appear together (LOAD-1). Of rows
-//! with one key the newest stays, by an order that comes from the data alone (LOAD-2), so that any
-//! order of arrival, any repetition and any number of loaders end in the same tables.
+//! with one key the newest stands in the table, by an order that comes from the data alone (LOAD-2), and the
+//! others in its shadow, so that any order of arrival, any repetition and any number of loaders end in the same
+//! tables. A micro-batch that replaces others retracts what they loaded over its offsets and it does not make again;
+//! the best of the shadow takes the place of what was taken away (LOAD-3).
 //! Dimensions go before facts. A fact that names a member which has not arrived makes an inferred one,
 //! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
 //! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
@@ -11,8 +13,12 @@
 //!
 //! # Ordering
 //! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
-//! tables; advisory locks of the shards, ascending (`locks`); **then** the catalog is asked whether the
-//! micro-batch is still live; `load_state`; table locks by name; dimensions, inferred members, facts.
+//! tables; the source's lock, shared, or alone where rows are to be retracted; the shards' locks, ascending
+//! (`locks`), all of them where rows are to be retracted, because their keys are not known beforehand; **then** the
+//! catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions, inferred
+//! members, facts, each: retract, promote, insert (`reconcile_sql`).
+//! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
+//! successor waits is seen in `load_state`. So whoever comes last leaves what is live.
 //! Rows are copied before the locks, which others wait for, and nothing is decided from them before.
 //! A dimension is locked where its rows or a missing member are to be written: members never go away,
 //! so one that was there before the transaction needs no lock.
@@ -31,11 +37,13 @@ mod merge_sql;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod reconcile_sql;
 mod repair;
 mod rows;
 mod transaction;
 mod warehouse_table;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,7 +53,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 
 use self::days::KnownDays;
-use self::plan::TablePlan;
+use self::plan::{LoadTable, TablePlan};
 use self::rows::{PreparedRows, prepare_rows};
 use crate::catalog::CatalogError;
 use crate::client::postgres;
@@ -64,6 +72,8 @@ pub struct BatchToLoad {
     /// Object time and order hash of each (offset, record); the message's time and the offset for direct records.
     pub origins: HashMap<(i64, i32), (DateTime<Utc>, i64)>,
     pub parts: Vec<LoadPart>,
+    /// Whether it replaces another micro-batch: rows of these offsets may be loaded.
+    pub replaces: bool,
 }
 
 /// Rows of one connector.
@@ -101,6 +111,21 @@ pub struct TableCounts {
     pub unchanged_or_older: u64,
     /// Members made because a fact named them; no rows were given for them.
     pub inferred: u64,
+    /// Rows of replaced micro-batches taken away.
+    pub retracted: u64,
+    /// Rows of the shadow that took the place of retracted ones.
+    pub promoted: u64,
+}
+
+impl TableCounts {
+    fn add(&mut self, other: Self) {
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.unchanged_or_older += other.unchanged_or_older;
+        self.inferred += other.inferred;
+        self.retracted += other.retracted;
+        self.promoted += other.promoted;
+    }
 }
 
 /// Loads micro-batches into one warehouse. Any number of loads may run at once, here and elsewhere.
@@ -109,6 +134,8 @@ pub struct Loader {
     warehouse: Pool,
     /// By the connector's name.
     plans: HashMap<String, Arc<TablePlan>>,
+    /// Dimensions first, then by name.
+    tables: Vec<LoadTable>,
     known_days: KnownDays,
 }
 
@@ -131,19 +158,30 @@ impl Loader {
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
         let mut plans = HashMap::new();
+        let mut load_tables: BTreeMap<(bool, String), LoadTable> = BTreeMap::new();
         for (connector, target) in wanted {
             let plan = TablePlan::new(connector, target, &tables)?;
             transaction::check_unknown_members(&client, &plan).await?;
+            let mismatch = |problem| LoadError::Mismatch { connector: connector.name.clone(), problem };
+            let table = LoadTable::new(&plan, &tables).map_err(mismatch)?;
+            match load_tables.entry((table.is_fact, table.name.clone())) {
+                Entry::Occupied(known) if known.get().identity != table.identity => {
+                    return Err(mismatch(format!("another connector names the rows of {} otherwise", table.name)));
+                }
+                entry => _ = entry.or_insert(table),
+            }
             plans.insert(connector.name.clone(), Arc::new(plan));
         }
         drop(client);
-        Ok(Self { warehouse, plans, known_days: KnownDays::default() })
+        let tables = load_tables.into_values().enumerate().map(|(number, table)| LoadTable { number, ..table });
+        Ok(Self { warehouse, plans, tables: tables.collect(), known_days: KnownDays::default() })
     }
 
     /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked.
-    pub async fn load<F>(&self, batch: &BatchToLoad, still_live: F) -> Result<LoadOutcome, LoadError>
+    pub async fn load<F, Fut>(&self, batch: &BatchToLoad, still_live: F) -> Result<LoadOutcome, LoadError>
     where
-        F: AsyncFnOnce() -> Result<bool, CatalogError>,
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<bool, CatalogError>>,
     {
         let started = Instant::now();
         let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
@@ -157,7 +195,8 @@ impl Loader {
             let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
             self.known_days.ensure(&mut client, &part.plan.table, &dimensions, &part.rows.days).await?;
         }
-        let outcome = transaction::load_prepared(&mut client, batch, &parts, still_live).await;
+        let load = transaction::Load { batch, parts: &parts, tables: &self.tables };
+        let outcome = load.run(&mut client, still_live).await;
         match &outcome {
             Ok(LoadOutcome::Loaded(counts)) => {
                 metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
@@ -199,6 +238,8 @@ fn record(batch: &BatchToLoad, counts: &LoadCounts) {
             ("updated", counts.updated),
             ("unchanged_or_older", counts.unchanged_or_older),
             ("inferred", counts.inferred),
+            ("retracted", counts.retracted),
+            ("promoted", counts.promoted),
         ];
         for (result, count) in results {
             metrics().rows_loaded.with_label_values(&[table.as_str(), result]).inc_by(count);

@@ -137,12 +137,69 @@ impl TablePlan {
     }
 }
 
+/// A table with its shadow, whatever connectors fill it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LoadTable {
+    /// Without its schema.
+    pub name: String,
+    /// Its place in the loader's list: dimensions first, then by name.
+    pub number: usize,
+    pub is_fact: bool,
+    /// What names a row.
+    pub identity: Vec<String>,
+    /// All that a row consists of, identity and lineage included: the columns that table and shadow share.
+    pub columns: Vec<String>,
+}
+
+impl LoadTable {
+    pub(super) fn shadow(&self) -> String {
+        shadow_of(&self.name)
+    }
+
+    /// The table of a plan.
+    pub(super) fn new(plan: &TablePlan, tables: &BTreeMap<String, WarehouseTable>) -> Result<Self, String> {
+        let (name, shadow_name) = (&plan.table, shadow_of(&plan.table));
+        let (Some(table), Some(shadow)) = (tables.get(name), tables.get(&shadow_name)) else {
+            return Err(format!(
+                "there is no table {SCHEMA}.{shadow_name} for the rows of {name} that lost: run `sluice migrate`, or create it"
+            ));
+        };
+        let shared: Vec<&String> = shadow.columns.keys().filter(|column| table.columns.contains_key(*column)).collect();
+        for column in &shared {
+            expect_type(name, table, column, &shadow.columns[*column].type_name)?;
+        }
+        let needed = plan.columns.iter().filter(|column| column.loaded).map(|column| column.name.as_str());
+        let needed = needed.chain(plan.links().iter().map(|link| link.member_key.as_str()));
+        for column in needed.chain(LINEAGE_COLUMNS.iter().map(|(column, _)| *column)) {
+            if !shadow.columns.contains_key(column) {
+                return Err(format!("table {SCHEMA}.{shadow_name} lacks column `{column}`, which {name} has"));
+            }
+        }
+        Ok(Self {
+            name: name.clone(),
+            number: 0,
+            is_fact: plan.is_fact(),
+            identity: plan.identity().into_iter().map(str::to_owned).collect(),
+            columns: shared.into_iter().cloned().collect(),
+        })
+    }
+}
+
+/// `fact_events_shadow`
+fn shadow_of(table: &str) -> String {
+    format!("{table}_shadow")
+}
+
 /// Every table that a connector's rows touch.
 pub(super) fn tables_of(warehouse: &Warehouse) -> Vec<String> {
     let target = match &warehouse.target {
         Target::Fact(name) | Target::Dimension(name) => name.clone(),
     };
-    std::iter::once(target).chain(warehouse.dimensions.iter().map(|link| dimension_table(&link.dimension))).collect()
+    let shadow = shadow_of(&target);
+    [target, shadow]
+        .into_iter()
+        .chain(warehouse.dimensions.iter().map(|link| dimension_table(&link.dimension)))
+        .collect()
 }
 
 fn dimension_table(dimension: &str) -> String {

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::merge_sql;
-use super::plan::{LINEAGE_COLUMNS, TablePlan};
+use super::plan::{LINEAGE_COLUMNS, LoadTable, TablePlan};
 use super::warehouse_table::{TableColumn, WarehouseTable};
+use super::{merge_sql, reconcile_sql};
 use crate::config::{Connector, load_connectors};
 
 fn connector(name: &str) -> Connector {
@@ -53,7 +53,15 @@ fn star() -> BTreeMap<String, WarehouseTable> {
         "event_type text!",
         "properties jsonb",
     ];
+    let rows_of = |columns: &[&'static str]| -> Vec<&'static str> {
+        let own = |text: &&&str| {
+            !text.starts_with("inferred") && !(text.contains("_key") && columns.contains(&"inferred bool!"))
+        };
+        columns.iter().filter(own).copied().collect()
+    };
     BTreeMap::from([
+        ("dim_users_shadow".to_owned(), table(&rows_of(&users), &[], None)),
+        ("fact_events_shadow".to_owned(), table(&rows_of(&events), &[], None)),
         ("dim_users".to_owned(), table(&users, &["user_id"], None)),
         ("dim_products".to_owned(), table(&products, &["product_id"], None)),
         ("fact_events".to_owned(), table(&events, &["event_id", "occurred_at"], Some("occurred_at"))),
@@ -66,34 +74,49 @@ fn plan(name: &str, tables: &BTreeMap<String, WarehouseTable>) -> Result<TablePl
     TablePlan::new(&connector, warehouse, tables).map_err(|error| error.to_string())
 }
 
+fn load_table(plan: &TablePlan) -> LoadTable {
+    LoadTable::new(plan, &star()).expect("its shadow fits")
+}
+
 #[test]
 fn a_fact_is_merged_by_key_and_time_and_takes_member_keys() {
     let plan = plan("events", &star()).expect("fits");
     insta::assert_snapshot!(merge_sql::create_temporary(&plan, 0), @r#"CREATE TEMPORARY TABLE sluice_load_0 ("event_id" uuid, "user_id" text, "product_id" text, "event_type" text, "occurred_at" timestamptz, "properties" jsonb, "_source" int8, "_offset" int8, "_record" int4, "_row" int8, "_newer_at" timestamptz, "_object_time" timestamptz, "_object_hash" int8) ON COMMIT DROP"#);
-    insta::assert_snapshot!(merge_sql::merge(&plan, 0), @r#"
-INSERT INTO warehouse."fact_events" AS t ("event_id", "event_type", "occurred_at", "properties", "product_key", "user_key", "_source", "_offset", "_record", "_row", "_newer_at", "_object_time", "_object_hash")
-SELECT DISTINCT ON (s."event_id", s."occurred_at") s."event_id", s."event_type", s."occurred_at", s."properties", d0."product_key", d1."user_key", s."_source", s."_offset", s."_record", s."_row", s."_newer_at", s."_object_time", s."_object_hash"
-FROM pg_temp.sluice_load_0 s
-LEFT JOIN warehouse."dim_products" d0 ON d0."product_id" = coalesce(s."product_id"::text, '')
-LEFT JOIN warehouse."dim_users" d1 ON d1."user_id" = coalesce(s."user_id"::text, '')
-ORDER BY s."event_id", s."occurred_at", s."_newer_at" DESC, s."_object_time" DESC, s."_object_hash" DESC, s."_row" DESC
-ON CONFLICT ("event_id", "occurred_at") DO UPDATE SET "event_type" = EXCLUDED."event_type", "properties" = EXCLUDED."properties", "product_key" = EXCLUDED."product_key", "user_key" = EXCLUDED."user_key", "_source" = EXCLUDED."_source", "_offset" = EXCLUDED."_offset", "_record" = EXCLUDED."_record", "_row" = EXCLUDED."_row", "_newer_at" = EXCLUDED."_newer_at", "_object_time" = EXCLUDED."_object_time", "_object_hash" = EXCLUDED."_object_hash"
-WHERE t."_newer_at" IS NULL OR (EXCLUDED."_newer_at", EXCLUDED."_object_time", EXCLUDED."_object_hash", EXCLUDED."_row") > (t."_newer_at", t."_object_time", t."_object_hash", t."_row")
-"#);
+    let table = load_table(&plan);
+    insta::assert_snapshot!(merge_sql::resolve(&plan, &table, 0), @r#"
+    INSERT INTO pg_temp."sluice_rows_0" ("event_id", "event_type", "occurred_at", "properties", "product_key", "user_key", "_source", "_offset", "_record", "_row", "_newer_at", "_object_time", "_object_hash")
+    SELECT s."event_id", s."event_type", s."occurred_at", s."properties", d0."product_key", d1."user_key", s."_source", s."_offset", s."_record", s."_row", s."_newer_at", s."_object_time", s."_object_hash" FROM pg_temp.sluice_load_0 s
+    LEFT JOIN warehouse."dim_products" d0 ON d0."product_id" = coalesce(s."product_id"::text, '')
+    LEFT JOIN warehouse."dim_users" d1 ON d1."user_id" = coalesce(s."user_id"::text, '')
+    "#);
+    insta::assert_snapshot!(reconcile_sql::shadow_outranked(&table), @r#"
+    WITH older AS (DELETE FROM warehouse."fact_events" t USING pg_temp."sluice_rows_0" r WHERE t."event_id" = r."event_id" AND t."occurred_at" = r."occurred_at" AND (r."_newer_at", r."_object_time", r."_object_hash", r."_row") > (t."_newer_at", t."_object_time", t."_object_hash", t."_row") RETURNING t."_newer_at", t."_object_hash", t."_object_time", t."_offset", t."_record", t."_row", t."_source", t."event_id", t."event_type", t."occurred_at", t."product_key", t."properties", t."user_key")
+    INSERT INTO warehouse."fact_events_shadow" ("_newer_at", "_object_hash", "_object_time", "_offset", "_record", "_row", "_source", "event_id", "event_type", "occurred_at", "product_key", "properties", "user_key") SELECT "_newer_at", "_object_hash", "_object_time", "_offset", "_record", "_row", "_source", "event_id", "event_type", "occurred_at", "product_key", "properties", "user_key" FROM older
+    "#);
 }
 
 #[test]
 fn a_dimension_is_merged_by_its_natural_key_and_spares_the_unknown_member() {
     let plan = plan("users", &star()).expect("fits");
-    insta::assert_snapshot!(merge_sql::merge(&plan, 1), @r#"
-INSERT INTO warehouse."dim_users" AS t ("user_id", "email", "updated_at", "inferred", "_source", "_offset", "_record", "_row", "_newer_at", "_object_time", "_object_hash")
-SELECT DISTINCT ON (s."user_id" COLLATE "C") s."user_id", s."email", s."updated_at", false, s."_source", s."_offset", s."_record", s."_row", s."_newer_at", s."_object_time", s."_object_hash"
-FROM pg_temp.sluice_load_1 s
-WHERE s."user_id" <> ''
-ORDER BY s."user_id" COLLATE "C", s."_newer_at" DESC, s."_object_time" DESC, s."_object_hash" DESC, s."_row" DESC
-ON CONFLICT ("user_id") DO UPDATE SET "email" = EXCLUDED."email", "updated_at" = EXCLUDED."updated_at", "inferred" = EXCLUDED."inferred", "_source" = EXCLUDED."_source", "_offset" = EXCLUDED."_offset", "_record" = EXCLUDED."_record", "_row" = EXCLUDED."_row", "_newer_at" = EXCLUDED."_newer_at", "_object_time" = EXCLUDED."_object_time", "_object_hash" = EXCLUDED."_object_hash"
-WHERE t."_newer_at" IS NULL OR (EXCLUDED."_newer_at", EXCLUDED."_object_time", EXCLUDED."_object_hash", EXCLUDED."_row") > (t."_newer_at", t."_object_time", t."_object_hash", t."_row")
-"#);
+    let table = load_table(&plan);
+    insta::assert_snapshot!(merge_sql::resolve(&plan, &table, 1), @r#"
+    INSERT INTO pg_temp."sluice_rows_0" ("user_id", "email", "updated_at", "_source", "_offset", "_record", "_row", "_newer_at", "_object_time", "_object_hash")
+    SELECT s."user_id", s."email", s."updated_at", s."_source", s."_offset", s."_record", s."_row", s."_newer_at", s."_object_time", s."_object_hash" FROM pg_temp.sluice_load_1 s
+    WHERE s."user_id" <> ''
+    "#);
+}
+
+#[test]
+fn a_table_without_its_shadow_is_refused() {
+    let mut tables = star();
+    let users = plan("users", &tables).expect("fits");
+    tables.remove("dim_users_shadow");
+    let problem = LoadTable::new(&users, &tables).expect_err("the shadow is missing");
+    assert!(problem.contains("dim_users_shadow") && problem.contains("sluice migrate"), "{problem}");
+    let narrow = table(&["user_id text!", "updated_at timestamptz"], &[], None);
+    tables.insert("dim_users_shadow".to_owned(), narrow);
+    let problem = LoadTable::new(&users, &tables).expect_err("a column is missing");
+    assert!(problem.contains("lacks column `email`"), "{problem}");
 }
 
 #[test]

@@ -7,17 +7,31 @@ use futures::SinkExt;
 use tokio_postgres::IsolationLevel;
 
 use super::error::LoadError;
-use super::locks::{LockSet, SHARD_COUNT, shard_lock};
-use super::plan::{Link, TableKind, TablePlan};
-use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql};
+use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
+use super::plan::{Link, LoadTable, TableKind, TablePlan};
+use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql, reconcile_sql};
 use crate::catalog::CatalogError;
 use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
 const SESSION: &str = "SET LOCAL work_mem = '64MB'";
 
+/// Rows of a micro-batch meet few of a table: looking each up by its key beats reading the table.
+const BY_KEY: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+const AS_PLANNED: &str = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
+
 /// Natural keys that facts name and that are no members yet, by dimension.
 type MissingMembers<'a> = BTreeMap<&'a str, (&'a Link, BTreeSet<String>)>;
+
+/// How a load shares its source topic partition with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Nobody has loaded rows of these offsets: there is nothing to retract.
+    Fresh,
+    /// Rows of these offsets may be there: alone on the source, and on every shard, because nobody knows beforehand
+    /// which keys they have.
+    Replacing,
+}
 
 pub(super) async fn is_loaded(client: &Object, id: MicroBatchId) -> Result<bool, LoadError> {
     let row = client
@@ -45,57 +59,293 @@ pub(super) async fn check_unknown_members(client: &Object, plan: &TablePlan) -> 
     Ok(())
 }
 
-pub(super) async fn load_prepared<F>(
-    client: &mut Object,
-    batch: &BatchToLoad,
-    parts: &[PreparedPart],
-    still_live: F,
-) -> Result<LoadOutcome, LoadError>
-where
-    F: AsyncFnOnce() -> Result<bool, CatalogError>,
-{
-    let missing = missing_members(client, parts).await?;
-    let transaction = client
-        .build_transaction()
-        // Each statement must see what others committed while we waited for a lock.
-        .isolation_level(IsolationLevel::ReadCommitted)
-        .start()
-        .await
-        .map_err(LoadError::query("begin a load"))?;
-    transaction.batch_execute(SESSION).await.map_err(LoadError::query("begin a load"))?;
-    for (number, part) in parts.iter().enumerate() {
-        copy_in(&transaction, number, part).await?;
-    }
-    lock_shards(&transaction, &locks(parts, &missing)).await?;
-    if !still_live().await.map_err(LoadError::StillLive)? {
-        transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
-        return Ok(LoadOutcome::NotLive);
-    }
-    if !insert_load_state(&transaction, batch, parts).await? {
-        transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
-        return Ok(LoadOutcome::AlreadyLoaded);
-    }
-    let counts = write(&transaction, parts, &missing).await?;
-    transaction.commit().await.map_err(LoadError::Commit)?;
-    Ok(LoadOutcome::Loaded(counts))
+/// One load: what is loaded, and where to.
+pub(super) struct Load<'a> {
+    pub(super) batch: &'a BatchToLoad,
+    /// Dimensions first.
+    pub(super) parts: &'a [PreparedPart],
+    /// Every table that any connector fills, dimensions first.
+    pub(super) tables: &'a [LoadTable],
 }
 
-async fn missing_members<'a>(client: &Object, parts: &'a [PreparedPart]) -> Result<MissingMembers<'a>, LoadError> {
-    let mut missing = MissingMembers::new();
-    for part in parts {
-        for (link, named) in part.plan.links().iter().zip(&part.rows.members) {
-            let named: Vec<&str> = named.iter().map(String::as_str).collect();
-            let rows = client
-                .query(&merge_sql::missing_members(link), &[&named])
-                .await
-                .map_err(LoadError::query(format!("look for members of {}", link.table)))?;
-            if !rows.is_empty() {
-                let found = missing.entry(&link.table).or_insert_with(|| (link, BTreeSet::new()));
-                found.1.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+impl Load<'_> {
+    pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<LoadOutcome, LoadError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<bool, CatalogError>>,
+    {
+        let missing = self.missing_members(client).await?;
+        let mode = if self.batch.replaces { Mode::Replacing } else { Mode::Fresh };
+        match self.attempt(client, mode, &missing, &still_live).await? {
+            Some(outcome) => Ok(outcome),
+            // rows were found that the catalog knows nothing of: it was restored from a backup
+            None => {
+                let outcome = self.attempt(client, Mode::Replacing, &missing, &still_live).await?;
+                Ok(outcome.expect("this mode gives an outcome always"))
             }
         }
     }
-    Ok(missing)
+
+    /// `None`: it must be done again in the other mode.
+    async fn attempt<F, Fut>(
+        &self,
+        client: &mut Object,
+        mode: Mode,
+        missing: &MissingMembers<'_>,
+        still_live: &F,
+    ) -> Result<Option<LoadOutcome>, LoadError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<bool, CatalogError>>,
+    {
+        let transaction = client
+            .build_transaction()
+            // Each statement must see what others committed while we waited for a lock.
+            .isolation_level(IsolationLevel::ReadCommitted)
+            .start()
+            .await
+            .map_err(LoadError::query("begin a load"))?;
+        transaction.batch_execute(SESSION).await.map_err(LoadError::query("begin a load"))?;
+        for (number, part) in self.parts.iter().enumerate() {
+            copy_in(&transaction, number, part).await?;
+        }
+        self.lock_source(&transaction, mode).await?;
+        if mode == Mode::Fresh && self.is_loaded_over(&transaction).await? {
+            transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
+            return Ok(None);
+        }
+        lock_shards(&transaction, &self.shards(mode, missing)).await?;
+        let unchanged = if !still_live().await.map_err(LoadError::StillLive)? {
+            Some(LoadOutcome::NotLive)
+        } else if !self.insert_load_state(&transaction).await? {
+            Some(LoadOutcome::AlreadyLoaded)
+        } else {
+            None
+        };
+        if unchanged.is_some() {
+            transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
+            return Ok(unchanged);
+        }
+        if mode == Mode::Replacing {
+            self.forget_replaced(&transaction).await?;
+        }
+        let counts = self.write(&transaction, mode, missing).await?;
+        transaction.commit().await.map_err(LoadError::Commit)?;
+        Ok(Some(LoadOutcome::Loaded(counts)))
+    }
+
+    async fn missing_members(&self, client: &Object) -> Result<MissingMembers<'_>, LoadError> {
+        let mut missing = MissingMembers::new();
+        for part in self.parts {
+            for (link, named) in part.plan.links().iter().zip(&part.rows.members) {
+                let named: Vec<&str> = named.iter().map(String::as_str).collect();
+                let rows = client
+                    .query(&merge_sql::missing_members(link), &[&named])
+                    .await
+                    .map_err(LoadError::query(format!("look for members of {}", link.table)))?;
+                if !rows.is_empty() {
+                    let found = missing.entry(link.table.as_str()).or_insert_with(|| (link, BTreeSet::new()));
+                    found.1.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn lock_source(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
+        let lock = source_lock(self.batch.source_partition_id);
+        let sql = match mode {
+            Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
+            Mode::Replacing => "SELECT pg_advisory_xact_lock($1, $2)",
+        };
+        transaction
+            .query_one(sql, &[&lock.class, &lock.object])
+            .await
+            .map_err(LoadError::query("lock the source of a load"))?;
+        Ok(())
+    }
+
+    /// Source and range, as the statements take them.
+    fn range(&self) -> (i64, i64, i64) {
+        (self.batch.source_partition_id, self.batch.offsets.first(), self.batch.offsets.next())
+    }
+
+    async fn is_loaded_over(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
+        let (source, first, next) = self.range();
+        let row = transaction
+            .query_one(include_str!("sql/select_loaded_over.sql"), &[&source, &first, &next])
+            .await
+            .map_err(LoadError::query("read what is loaded"))?;
+        Ok(row.get(0))
+    }
+
+    fn shards(&self, mode: Mode, missing: &MissingMembers<'_>) -> LockSet {
+        let every = |table: &LoadTable| -> Vec<AdvisoryLock> {
+            let count = if table.is_fact { SHARD_COUNT as u8 } else { 1 };
+            (0..count).map(|shard| shard_lock(&table.name, shard)).collect()
+        };
+        if mode == Mode::Replacing {
+            return self.tables.iter().flat_map(every).collect();
+        }
+        let mut locks = LockSet::new();
+        for part in self.parts {
+            match part.plan.kind {
+                TableKind::Fact { .. } => {
+                    debug_assert!(part.rows.shards.len() as u64 <= SHARD_COUNT, "a shard for each hash");
+                    locks.extend(part.rows.shards.iter().map(|shard| shard_lock(&part.plan.table, *shard)));
+                }
+                TableKind::Dimension => {
+                    locks.insert(shard_lock(&part.plan.table, 0));
+                }
+            }
+        }
+        locks.extend(missing.keys().map(|table| shard_lock(table, 0)));
+        locks
+    }
+
+    /// `false`: another transaction has loaded it.
+    async fn insert_load_state(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
+        let row_count = self.parts.iter().map(|part| part.rows.row_count as i64).sum::<i64>();
+        let (source, first, next) = self.range();
+        let inserted = transaction
+            .execute(
+                include_str!("sql/insert_load_state.sql"),
+                &[&self.batch.micro_batch_id.0, &source, &first, &next, &row_count],
+            )
+            .await
+            .map_err(LoadError::query("write what is loaded"))?;
+        Ok(inserted == 1)
+    }
+
+    async fn forget_replaced(&self, transaction: &Transaction<'_>) -> Result<(), LoadError> {
+        let (source, first, next) = self.range();
+        transaction
+            .execute(
+                include_str!("sql/delete_replaced_load_state.sql"),
+                &[&source, &first, &next, &self.batch.micro_batch_id.0],
+            )
+            .await
+            .map_err(LoadError::query("forget what was replaced"))?;
+        Ok(())
+    }
+
+    /// Dimensions, inferred members, facts.
+    async fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        mode: Mode,
+        missing: &MissingMembers<'_>,
+    ) -> Result<LoadCounts, LoadError> {
+        let touched: Vec<&LoadTable> = self
+            .tables
+            .iter()
+            .filter(|table| mode == Mode::Replacing || self.parts.iter().any(|part| part.plan.table == table.name))
+            .collect();
+        lock_dimensions(transaction, &touched, missing).await?;
+        let mut counts = LoadCounts::default();
+        let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
+        for table in dimensions {
+            self.reconcile(transaction, mode, table, &mut counts).await?;
+        }
+        for (link, keys) in missing.values() {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let inferred = transaction
+                .execute(&merge_sql::insert_members(link), &[&keys])
+                .await
+                .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
+            counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
+        }
+        for table in facts {
+            self.reconcile(transaction, mode, table, &mut counts).await?;
+        }
+        Ok(counts)
+    }
+
+    /// Brings one table and its shadow to what the micro-batch makes of them: retract → promote → insert.
+    async fn reconcile(
+        &self,
+        transaction: &Transaction<'_>,
+        mode: Mode,
+        table: &LoadTable,
+        counts: &mut LoadCounts,
+    ) -> Result<(), LoadError> {
+        let steps = Steps { transaction, table };
+        steps.batch(&reconcile_sql::create_temporary(table)).await?;
+        let mut row_count = 0;
+        for (number, part) in self.parts.iter().enumerate() {
+            if part.plan.table != table.name {
+                continue;
+            }
+            steps.execute(&merge_sql::resolve(&part.plan, table, number)).await?;
+            row_count += part.rows.row_count;
+            counts.repaired_value_count += part.rows.repaired_count;
+        }
+        let mut found = TableCounts::default();
+        if mode == Mode::Replacing {
+            let (source, first, next) = self.range();
+            found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
+            steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+            found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
+            for statement in reconcile_sql::forget_present(table) {
+                steps.execute(&statement).await?;
+            }
+        }
+        if row_count > 0 {
+            let outranked = steps.shadow_losers().await?;
+            let (inserted, updated) = steps.insert().await?;
+            // an outranked fact was taken away first and inserted anew
+            let outranked = if table.is_fact { outranked } else { 0 };
+            found.inserted = inserted - outranked;
+            found.updated = updated + outranked;
+        }
+        found.unchanged_or_older = row_count.saturating_sub(found.inserted + found.updated);
+        counts.tables.entry(table.name.clone()).or_default().add(found);
+        Ok(())
+    }
+}
+
+/// Statements over one table.
+struct Steps<'a> {
+    transaction: &'a Transaction<'a>,
+    table: &'a LoadTable,
+}
+
+impl Steps<'_> {
+    fn failed(&self) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
+        LoadError::query(format!("merge rows into {}", self.table.name))
+    }
+
+    async fn batch(&self, sql: &str) -> Result<(), LoadError> {
+        self.transaction.batch_execute(sql).await.map_err(self.failed())
+    }
+
+    async fn execute(&self, sql: &str) -> Result<u64, LoadError> {
+        self.transaction.execute(sql, &[]).await.map_err(self.failed())
+    }
+
+    async fn execute_over(&self, sql: String, source: i64, first: i64, next: i64) -> Result<u64, LoadError> {
+        self.transaction.execute(&sql, &[&source, &first, &next]).await.map_err(self.failed())
+    }
+
+    /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.
+    async fn shadow_losers(&self) -> Result<u64, LoadError> {
+        self.execute(&reconcile_sql::shadow_own_losers(self.table)).await?;
+        self.batch(BY_KEY).await?;
+        let held =
+            self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
+        let mut outranked = 0;
+        if held.get::<_, i64>(0) > 0 {
+            outranked = self.execute(&reconcile_sql::shadow_outranked(self.table)).await?;
+            self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
+        }
+        self.batch(AS_PLANNED).await?;
+        Ok(outranked)
+    }
+
+    async fn insert(&self) -> Result<(u64, u64), LoadError> {
+        let row = self.transaction.query_one(&reconcile_sql::insert(self.table), &[]).await.map_err(self.failed())?;
+        Ok((row.get::<_, i64>("inserted").unsigned_abs(), row.get::<_, i64>("updated").unsigned_abs()))
+    }
 }
 
 async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPart) -> Result<(), LoadError> {
@@ -110,23 +360,6 @@ async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPa
     Ok(())
 }
 
-fn locks(parts: &[PreparedPart], missing: &MissingMembers<'_>) -> LockSet {
-    let mut locks = LockSet::new();
-    for part in parts {
-        match part.plan.kind {
-            TableKind::Fact { .. } => {
-                debug_assert!(part.rows.shards.len() as u64 <= SHARD_COUNT, "a shard for each hash");
-                locks.extend(part.rows.shards.iter().map(|shard| shard_lock(&part.plan.table, *shard)));
-            }
-            TableKind::Dimension => {
-                locks.insert(shard_lock(&part.plan.table, 0));
-            }
-        }
-    }
-    locks.extend(missing.keys().map(|table| shard_lock(table, 0)));
-    locks
-}
-
 /// One after the other: in one statement their order would be the planner's.
 async fn lock_shards(transaction: &Transaction<'_>, locks: &LockSet) -> Result<(), LoadError> {
     let failed = || LoadError::query("lock the shards of a load");
@@ -137,95 +370,16 @@ async fn lock_shards(transaction: &Transaction<'_>, locks: &LockSet) -> Result<(
     Ok(())
 }
 
-/// `false`: another transaction has loaded it.
-async fn insert_load_state(
-    transaction: &Transaction<'_>,
-    batch: &BatchToLoad,
-    parts: &[PreparedPart],
-) -> Result<bool, LoadError> {
-    let row_count = parts.iter().map(|part| part.rows.row_count as i64).sum::<i64>();
-    let (first, next) = (batch.offsets.first(), batch.offsets.next());
-    let inserted = transaction
-        .execute(
-            include_str!("sql/insert_load_state.sql"),
-            &[&batch.micro_batch_id.0, &batch.source_partition_id, &first, &next, &row_count],
-        )
-        .await
-        .map_err(LoadError::query("write what is loaded"))?;
-    Ok(inserted == 1)
-}
-
-/// Dimensions, inferred members, facts. The parts are in that order.
-async fn write(
-    transaction: &Transaction<'_>,
-    parts: &[PreparedPart],
-    missing: &MissingMembers<'_>,
-) -> Result<LoadCounts, LoadError> {
-    lock_dimensions(transaction, parts, missing).await?;
-    let mut counts = LoadCounts::default();
-    let (facts, dimensions): (Vec<_>, Vec<_>) = parts.iter().enumerate().partition(|(_, part)| part.plan.is_fact());
-    for (number, part) in dimensions {
-        merge(transaction, number, part, &mut counts).await?;
-    }
-    for (link, keys) in missing.values() {
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let inferred = transaction
-            .execute(&merge_sql::insert_members(link), &[&keys])
-            .await
-            .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
-        counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
-    }
-    for (number, part) in facts {
-        merge(transaction, number, part, &mut counts).await?;
-    }
-    Ok(counts)
-}
-
 /// All of them before the first is written, by name: whoever attaches a partition does the same.
 async fn lock_dimensions(
     transaction: &Transaction<'_>,
-    parts: &[PreparedPart],
+    touched: &[&LoadTable],
     missing: &MissingMembers<'_>,
 ) -> Result<(), LoadError> {
-    let merged = parts.iter().filter(|part| !part.plan.is_fact()).map(|part| part.plan.table.clone());
+    let merged = touched.iter().filter(|table| !table.is_fact).map(|table| table.name.clone());
     let written: BTreeSet<String> = merged.chain(missing.keys().map(|table| (*table).to_owned())).collect();
     if let Some(lock) = merge_sql::lock_tables(written.iter(), "ROW EXCLUSIVE") {
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }
     Ok(())
-}
-
-async fn merge(
-    transaction: &Transaction<'_>,
-    number: usize,
-    part: &PreparedPart,
-    counts: &mut LoadCounts,
-) -> Result<(), LoadError> {
-    let table = &part.plan.table;
-    let before = changes(transaction, table).await?;
-    transaction
-        .execute(&merge_sql::merge(&part.plan, number), &[])
-        .await
-        .map_err(LoadError::query(format!("merge rows into {table}")))?;
-    let after = changes(transaction, table).await?;
-    let (inserted, updated) = (after.0 - before.0, after.1 - before.1);
-    let found = counts.tables.entry(table.clone()).or_default();
-    let unchanged_or_older = part.rows.row_count.saturating_sub(inserted + updated);
-    *found = TableCounts {
-        inserted: found.inserted + inserted,
-        updated: found.updated + updated,
-        unchanged_or_older: found.unchanged_or_older + unchanged_or_older,
-        inferred: found.inferred,
-    };
-    counts.repaired_value_count += part.rows.repaired_count;
-    Ok(())
-}
-
-/// Rows this transaction has inserted into and updated in a table so far.
-async fn changes(transaction: &Transaction<'_>, table: &str) -> Result<(u64, u64), LoadError> {
-    let row = transaction
-        .query_one(include_str!("sql/select_changes.sql"), &[&merge_sql::table_name(table)])
-        .await
-        .map_err(LoadError::query(format!("count the changes of {table}")))?;
-    Ok((row.get::<_, i64>("inserted").unsigned_abs(), row.get::<_, i64>("updated").unsigned_abs()))
 }

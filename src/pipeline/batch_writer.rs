@@ -6,21 +6,24 @@ use std::time::Instant;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::build::{BuildError, Built, SealedBatch, Upload, build};
+use super::carry::{CarryError, carry};
 use super::context::TransformContext;
 use super::position::Ownership;
 use super::process::{ProcessError, process_again};
 use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::S3Error;
-use crate::commit::{CommitError, CommitOutcome, Proposal, commit};
+use crate::commit::{CommitError, CommitOutcome, Proposal, commit, commit_passed_over};
 use crate::error::ErrorKind;
 use crate::telemetry::metrics;
-use crate::types::MicroBatchId;
+use crate::types::{MicroBatchId, ObjectOutcome, OffsetOutcome};
 
 /// PUTs of one micro-batch at a time.
 const UPLOADS_IN_FLIGHT: usize = 8;
 
 pub(super) enum Written {
     Committed(MicroBatchId),
+    /// In a replay: the old micro-batch cannot be rebuilt and stays as it is.
+    PassedOver,
     Fenced,
 }
 
@@ -36,6 +39,8 @@ pub enum WriteError {
     Commit(#[from] CommitError),
     #[error("could not read an object again")]
     Again(#[source] ProcessError),
+    #[error("could not carry rows over")]
+    Carry(#[from] CarryError),
 }
 
 impl WriteError {
@@ -45,6 +50,7 @@ impl WriteError {
             Self::Upload(source) => source.kind(),
             Self::Commit(source) => source.kind(),
             Self::Again(source) => source.kind(),
+            Self::Carry(source) => source.kind(),
         }
     }
 }
@@ -58,6 +64,15 @@ pub(super) struct BatchWriter<'a> {
 impl BatchWriter<'_> {
     /// Ends with the batch committed, or with the news that it is somebody else's.
     pub(super) async fn write(&self, mut sealed: SealedBatch) -> Result<Written, WriteError> {
+        if let Some(replaced) = &sealed.replaced {
+            let carried = carry(self.context, &self.retries, replaced, &sealed.messages, sealed.log_first).await;
+            sealed.carried = match carried {
+                Err(CarryError::CannotRebuild { connector, problem }) => {
+                    return self.pass_over(&sealed, &connector, &problem).await;
+                }
+                carried => carried?,
+            };
+        }
         loop {
             let started = Instant::now();
             let (built, back) = self.build(sealed).await?;
@@ -93,14 +108,33 @@ impl BatchWriter<'_> {
                     for processed in &mut sealed.messages {
                         let offset = processed.message.offset;
                         if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
-                            process_again(self.context, &sealed.topic_partition, processed, &lost, &self.retries)
-                                .await
-                                .map_err(WriteError::Again)?;
+                            let replaced = sealed.replaced.as_deref();
+                            process_again(
+                                self.context,
+                                &sealed.topic_partition,
+                                processed,
+                                &lost,
+                                &self.retries,
+                                replaced,
+                            )
+                            .await
+                            .map_err(WriteError::Again)?;
                         }
                     }
                 }
             }
         }
+    }
+
+    async fn pass_over(&self, sealed: &SealedBatch, connector: &str, problem: &str) -> Result<Written, WriteError> {
+        let topic_partition = &self.ownership.key.topic_partition;
+        metrics().replay_refused.with_label_values(&[topic_partition.topic.as_ref()]).inc();
+        tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "the raw data is gone and the old rows do not fit: the old micro-batch stays as it is");
+        let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
+            commit_passed_over(&self.context.catalog, self.ownership.partition, sealed.fence, sealed.offsets)
+        })
+        .await?;
+        Ok(if outcome == CommitOutcome::Committed { Written::PassedOver } else { Written::Fenced })
     }
 
     async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {
@@ -140,12 +174,17 @@ impl BatchWriter<'_> {
     fn count(&self, built: &Built) {
         let proposal: &Proposal = &built.proposal;
         let topic = self.ownership.key.topic_partition.topic.as_ref();
+        let (mut log_expired, mut raw_expired) = (0, 0);
         for (outcome, count) in proposal.ledgers.offsets() {
+            log_expired += if outcome == OffsetOutcome::Carried { count } else { 0 };
             metrics().offsets.with_label_values(&[topic, outcome.as_str()]).inc_by(count);
         }
         for (connector, outcome, count) in proposal.ledgers.objects() {
+            raw_expired += if outcome == ObjectOutcome::Carried { count } else { 0 };
             metrics().objects.with_label_values(&[connector, outcome.as_str()]).inc_by(count);
         }
+        metrics().replay_carried.with_label_values(&["log_expired"]).inc_by(log_expired);
+        metrics().replay_carried.with_label_values(&["raw_expired"]).inc_by(raw_expired);
         for (connector, outcome, count) in proposal.ledgers.rows() {
             metrics().rows_in.with_label_values(&[connector, outcome.as_str()]).inc_by(count);
         }

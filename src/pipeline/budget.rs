@@ -39,6 +39,12 @@ impl MemoryBudget {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Takes `bytes` whether they fit or not, for work without which nothing would be given back.
+    pub fn take(&self, bytes: u64) -> MemoryShare {
+        self.shared.add(bytes);
+        MemoryShare { shared: Arc::clone(&self.shared), bytes }
+    }
+
     /// Waits until `bytes` fit, or until nothing else is in flight. Safe to drop: nothing is taken then.
     pub async fn reserve(&self, bytes: u64) -> MemoryShare {
         let _head_of_line = self.shared.line.lock().await;

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
+use super::carry::Carried;
 use super::context::TransformContext;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
+use super::replay::Replaced;
 use crate::catalog::{DeadLetterSample, FileRecord};
 use crate::commit::{Ledgers, Proposal, Totals};
 use crate::config::Connector;
@@ -41,12 +43,17 @@ pub struct Upload {
     pub sha256: [u8; 32],
 }
 
-/// The messages of one offset range, in offset order; offsets without a message are absent.
+/// The messages of one offset range, in offset order; offsets without a message are absent, or carried over.
 pub struct SealedBatch {
     pub topic_partition: TopicPartition,
     pub fence: Fence,
     pub offsets: OffsetRange,
     pub messages: Vec<ProcessedMessage>,
+    /// In a replay: the micro-batch that it replaces.
+    pub replaced: Option<Arc<Replaced>>,
+    /// Messages before it are gone from the log; beyond the offsets but in a replay.
+    pub log_first: i64,
+    pub carried: Carried,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +82,8 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     for message in &sealed.messages {
         collected.message(message, &mut claimed);
     }
-    let absent = sealed.offsets.count() - sealed.messages.len() as u64;
-    collected.ledgers.offset(OffsetOutcome::Absent, absent);
+    collected.carried(&sealed.carried);
+    collected.offsets_without_messages(sealed);
     let mut files = collected.encode_rows(&sealed.topic_partition, id)?;
     files.extend(encode_dead_letters(context, sealed, id, &collected.dead_letters)?);
     collected.totals.rows_out = count_rows(&files, FileKind::Data);
@@ -95,6 +102,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
         oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
         outbox_topic: context.outbox_topic.clone(),
+        replaces: sealed.replaced.iter().map(|replaced| replaced.id).collect(),
     };
     let mut dead_letter_counts = BTreeMap::new();
     for (letter, _) in &collected.dead_letters {
@@ -108,6 +116,48 @@ fn count_rows(files: &[StagedFile], kind: FileKind) -> u64 {
 }
 
 impl Collected {
+    /// Rows count as they stand: how many were dropped on their way is not known any more.
+    fn carried(&mut self, carried: &Carried) {
+        for claim in &carried.claims {
+            let outcome = if claim.quarantined { ObjectOutcome::Quarantined } else { ObjectOutcome::Carried };
+            self.totals.objects += 1;
+            self.ledgers.object(&claim.connector, outcome);
+            self.claims.push(claim.clone());
+        }
+        for (connector, rows) in &carried.rows {
+            self.totals.rows_in += rows.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+            let entry = self.rows.entry(connector.name.clone());
+            entry.or_insert_with(|| (Arc::clone(connector), Vec::new())).1.push(rows.clone());
+        }
+        for (letter, time) in &carried.dead_letters {
+            if letter.row.is_some() {
+                self.totals.rows_in += 1;
+                self.ledgers.rows_in(&letter.connector, RowOutcome::Rejected, 1);
+            }
+            self.dead_letters.push((letter.clone(), *time));
+        }
+    }
+
+    fn offsets_without_messages(&mut self, sealed: &SealedBatch) {
+        let gone = (sealed.log_first.min(sealed.offsets.next()) - sealed.offsets.first()).max(0).unsigned_abs();
+        let rejected: HashSet<i64> = sealed
+            .carried
+            .dead_letters
+            .iter()
+            .filter(|(letter, _)| letter.record.is_none())
+            .map(|(letter, _)| letter.message_offset)
+            .collect();
+        if sealed.replaced.is_some() {
+            self.ledgers.offset(OffsetOutcome::Rejected, rejected.len() as u64);
+            self.ledgers.offset(OffsetOutcome::Carried, gone - rejected.len() as u64);
+        } else {
+            // a range that was skipped before its messages were deleted
+            self.ledgers.offset(OffsetOutcome::Skipped, gone);
+        }
+        let absent = sealed.offsets.count() - gone - sealed.messages.len() as u64;
+        self.ledgers.offset(OffsetOutcome::Absent, absent);
+    }
+
     fn message(&mut self, processed: &ProcessedMessage, claimed: &mut HashSet<(String, String, String)>) {
         let time = announced_at(&processed.message);
         self.ledgers.offset(processed.outcome, 1);

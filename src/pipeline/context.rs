@@ -15,7 +15,7 @@ use crate::config::{Connector, Connectors, Settings};
 use crate::decode::DecodeLimits;
 use crate::source::object_reader::{Claims, ClaimsError, ObjectReader};
 use crate::transform::{TransformError, TransformPlan};
-use crate::types::ObjectLocation;
+use crate::types::{MicroBatchId, ObjectLocation};
 
 /// Everything the transform role needs besides Kafka.
 pub struct TransformContext {
@@ -46,6 +46,7 @@ impl TransformContext {
         connectors: Connectors,
         catalog: Pool,
         cluster_id: String,
+        catalog_id: uuid::Uuid,
     ) -> Result<Self, TransformError> {
         let plans = connectors
             .all
@@ -64,7 +65,7 @@ impl TransformContext {
             connectors,
             plans,
             objects: ObjectReader::new(raw, claims, limits),
-            lake: S3Client::new("lake", &settings.s3.lake, rate),
+            lake: S3Client::new("lake", &settings.s3.lake, rate).owned_by(catalog_id),
             lake_bucket: settings.s3.lake_bucket.clone(),
             lake_is_raw_store: settings.s3.lake.endpoint == settings.s3.raw.endpoint,
             catalog,
@@ -105,11 +106,16 @@ pub struct CatalogClaims {
 }
 
 impl Claims for CatalogClaims {
-    async fn claimed(&self, location: &ObjectLocation, versions: &[String]) -> Result<HashSet<String>, ClaimsError> {
+    async fn claimed(
+        &self,
+        location: &ObjectLocation,
+        versions: &[String],
+        replaced: Option<MicroBatchId>,
+    ) -> Result<HashSet<String>, ClaimsError> {
         let client = postgres::get(&self.pool)
             .await
             .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })?;
-        catalog::claimed(&client, &self.cluster_id, &self.consumer_group, location, versions)
+        catalog::claimed(&client, &self.cluster_id, &self.consumer_group, location, versions, replaced)
             .await
             .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })
     }

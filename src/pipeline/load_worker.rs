@@ -8,17 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
-use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::catalog::{self, BatchFile, CatalogError, LeasedBatch};
+use super::lake_files::{LakeFileError, read_file};
+use crate::catalog::{self, CatalogError, LeasedBatch};
 use crate::client::postgres;
-use crate::client::s3::{Pin, S3Client, S3Error};
+use crate::client::s3::S3Client;
 use crate::config::{Connectors, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, SourceKind};
 use crate::error::ErrorKind;
 use crate::load::{BatchToLoad, LoadError, LoadOutcome, LoadPart, Loader};
@@ -31,28 +28,17 @@ const LEASE_SECONDS: f64 = 30.0;
 pub enum LoadWorkerError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    #[error("could not read a file of the lake")]
-    Read(#[source] S3Error),
-    #[error("the lake's file `{key}` does not have the bytes that were committed")]
-    Corrupt { key: String },
-    #[error("the lake's file `{key}` is no readable Parquet")]
-    Decode { key: String, source: parquet::errors::ParquetError },
-    #[error("the lake's file `{key}` has rows that cannot be read")]
-    Rows { key: String, source: arrow::error::ArrowError },
+    #[error(transparent)]
+    File(#[from] LakeFileError),
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("a decoding task failed")]
-    Task(#[source] tokio::task::JoinError),
 }
 
 impl LoadWorkerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Catalog(error) => error.kind(),
-            Self::Read(error) if error.is_missing() => ErrorKind::Transient,
-            Self::Read(error) => error.kind(),
-            Self::Corrupt { .. } => ErrorKind::Transient,
-            Self::Decode { .. } | Self::Rows { .. } | Self::Task(_) => ErrorKind::Halt,
+            Self::File(error) => error.kind(),
             Self::Load(error) => error.kind(),
         }
     }
@@ -105,12 +91,12 @@ impl LoadWorker {
         let mut origins = catalog::batch_origins(&client, leased.id).await?;
         drop(client);
         let mut parts: HashMap<String, LoadPart> = HashMap::new();
-        for file in files {
+        for file in files.into_iter().filter(|file| file.kind == "data") {
             let Some(connector) = self.connectors.by_name(&file.connector).filter(|found| found.warehouse.is_some())
             else {
                 continue;
             };
-            let batches = self.read_file(&file).await?;
+            let batches = read_file(&self.lake, &self.lake_bucket, &file).await?;
             let part = parts
                 .entry(file.connector.clone())
                 .or_insert_with(|| LoadPart { connector: Arc::clone(connector), batches: Vec::new() });
@@ -123,37 +109,9 @@ impl LoadWorker {
             offsets: leased.offsets,
             origins,
             parts: parts.into_values().collect(),
+            replaces: leased.replaces,
         })
     }
-
-    /// From where the catalog says it lies; the publisher may have moved it meanwhile.
-    async fn read_file(&self, file: &BatchFile) -> Result<Vec<RecordBatch>, LoadWorkerError> {
-        let keys = if file.published {
-            [&file.published_key, &file.pending_key]
-        } else {
-            [&file.pending_key, &file.published_key]
-        };
-        let bytes = match self.get(keys[0]).await {
-            Err(LoadWorkerError::Read(error)) if error.is_missing() => self.get(keys[1]).await?,
-            read => read?,
-        };
-        if Sha256::digest(&bytes).as_slice() != file.sha256 {
-            return Err(LoadWorkerError::Corrupt { key: file.published_key.clone() });
-        }
-        let key = file.published_key.clone();
-        tokio::task::spawn_blocking(move || decode(&key, bytes)).await.map_err(LoadWorkerError::Task)?
-    }
-
-    async fn get(&self, key: &str) -> Result<Bytes, LoadWorkerError> {
-        let object = self.lake.open(&self.lake_bucket, key, Pin::default()).await.map_err(LoadWorkerError::Read)?;
-        object.read_all().await.map_err(LoadWorkerError::Read)
-    }
-}
-
-fn decode(key: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, LoadWorkerError> {
-    let failed = |source| LoadWorkerError::Decode { key: key.to_owned(), source };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?.build().map_err(failed)?;
-    reader.collect::<Result<_, _>>().map_err(|source| LoadWorkerError::Rows { key: key.to_owned(), source })
 }
 
 /// Rows of direct records have no object: their message's time stands in the lake, their order is the offset.

@@ -21,14 +21,16 @@ use super::absent::AbsentTail;
 use super::batch_writer::{BatchWriter, WriteError, Written};
 use super::budget::MemoryShare;
 use super::build::SealedBatch;
+use super::carry::Carried;
 use super::context::TransformContext;
+use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
+use super::replay::ReplayPlan;
 use crate::catalog;
 use crate::client::kafka::Message;
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
-use crate::commit::Fill;
 use crate::config::KafkaSettings;
 use crate::error::chain;
 use crate::source::assignment::{HaltReason, OffsetTag};
@@ -67,16 +69,6 @@ enum Ended {
 /// Messages on their way, joined in offset order.
 struct InFlight {
     tasks: VecDeque<JoinHandle<Result<ProcessedMessage, ProcessError>>>,
-}
-
-/// The open micro-batch.
-struct Open {
-    first: i64,
-    /// The micro-batch before it; nil where this ownership has committed none yet.
-    after: uuid::Uuid,
-    messages: Vec<ProcessedMessage>,
-    fill: Fill,
-    since: Option<Instant>,
 }
 
 impl PartitionWorker {
@@ -145,17 +137,25 @@ impl PartitionWorker {
             taken = retry(&retries, "source", TakeOverError::kind, || take_over(&self.context, &self.kafka, self.topic_partition())) => taken?,
             () = signalled(&mut revoked) => return Ok(Ended::Revoked),
         };
-        let (ownership, offset) = match taken {
+        let (ownership, offset, log_first, covered, must_acknowledge) = match taken {
             TakeOver::Fenced => return Ok(Ended::Fenced),
             TakeOver::Halted { ownership, reason } => {
                 self.record_halt(&ownership, &reason).await;
                 return Ok(Ended::Halted(reason));
             }
-            TakeOver::From { ownership, offset } => (ownership, offset),
+            TakeOver::From { ownership, offset, log_first, covered, must_acknowledge } => {
+                (ownership, offset, log_first, covered, must_acknowledge)
+            }
         };
-        let Some(queue) = self.consumer.start(&self.assignment, offset)? else { return Ok(Ended::Revoked) };
-        self.commit_offset(&ownership, offset, uuid::Uuid::nil());
-        let ended = self.read(&ownership, offset, queue).await;
+        let plan = Arc::new(ReplayPlan::new(covered, log_first));
+        let start = offset.max(log_first);
+        let Some(queue) = self.consumer.start(&self.assignment, start)? else { return Ok(Ended::Revoked) };
+        if must_acknowledge {
+            self.acknowledge(&ownership, offset).await?;
+        } else {
+            self.commit_offset(&ownership, offset, uuid::Uuid::nil());
+        }
+        let ended = self.read(&ownership, offset, queue, plan).await;
         if let Ended::Halted(reason) = &ended {
             self.record_halt(&ownership, reason).await;
         }
@@ -174,6 +174,20 @@ impl PartitionWorker {
         }
     }
 
+    /// Puts our tag on an operator's offset, and waits until Kafka has it: only then is the order carried out, so
+    /// that a crash afterwards goes on with it and does not take it for another.
+    async fn acknowledge(&self, ownership: &Ownership, offset: i64) -> Result<(), TakeOverError> {
+        let tag = OffsetTag { catalog_id: ownership.catalog_id, fence: ownership.fence.0, batch: uuid::Uuid::nil() };
+        let retries = self.retries();
+        let acknowledged = retry(&retries, "source", TakeOverError::kind, || async {
+            let (consumer, tag) = (self.consumer.clone(), tag.to_string());
+            let topic_partition = self.topic_partition().clone();
+            let commit = move || consumer.commit_tagged_and_wait(&topic_partition, offset, &tag);
+            Ok(tokio::task::spawn_blocking(commit).await??)
+        });
+        acknowledged.await
+    }
+
     /// The advisory copy of the catalog's position.
     fn commit_offset(&self, ownership: &Ownership, offset: i64, batch: uuid::Uuid) {
         let tag = OffsetTag { catalog_id: ownership.catalog_id, fence: ownership.fence.0, batch };
@@ -182,9 +196,12 @@ impl PartitionWorker {
         }
     }
 
-    async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue) -> Ended {
+    async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
         let writer = BatchWriter { context: &self.context, ownership, retries: self.retries() };
-        let mut open = Open::at(offset);
+        let limits = &self.context.batch_limits;
+        let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
+        // a message behind the open micro-batch, which is complete then
+        let mut held: Option<ProcessedMessage> = None;
         let mut expected = offset;
         let mut in_flight = InFlight { tasks: VecDeque::new() };
         let mut admitted: Option<(Message, u64)> = None;
@@ -193,32 +210,35 @@ impl PartitionWorker {
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
         loop {
             let draining = *stop.borrow();
-            if draining && in_flight.tasks.is_empty() {
-                return self.drained(&writer, open).await;
+            if draining && in_flight.tasks.is_empty() && held.is_none() {
+                return self.drained(&writer, &plan, open).await;
             }
             let may_read =
                 !draining && admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
-            let idle = in_flight.tasks.is_empty() && open.messages.is_empty() && admitted.is_none();
-            let due =
-                if open.is_full(&self.context) { Instant::now() } else { open.due(self.context.batch_limits.age_max) };
+            let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
+            let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
+            let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
+            let due = open.due(limits, limits.age_max);
+            let must_go_on = open.must_grow() && in_flight.tasks.is_empty();
             tokio::select! {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
                 _ = recommit.tick() => self.commit_offset(ownership, open.first, open.after),
-                done = in_flight.next(), if !in_flight.tasks.is_empty() && !open.is_full(&self.context) => match done {
-                    Ok(processed) => open.push(processed),
+                done = in_flight.next(), if may_join => match done {
+                    Ok(processed) => held = open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
                     Err(error) => return Ended::Halted(HaltReason::InvariantViolated(chain(&error))),
                 },
-                () = tokio::time::sleep_until(due), if open.is_full(&self.context) || open.since.is_some() => {
-                    if let Some(ended) = self.cut(&writer, &mut open).await {
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Some(ended) = self.cut(&writer, &plan, &mut open).await {
                         return ended;
                     }
+                    held = held.take().and_then(|processed| open.push(processed));
                 }
-                memory = self.context.budget.reserve(admitted.as_ref().map_or(0, |(_, bytes)| *bytes)), if admitted.is_some() => {
+                memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
                     if let Some((message, _)) = admitted.take() {
-                        in_flight.tasks.push_back(self.spawn(message, memory));
+                        in_flight.tasks.push_back(self.spawn(message, memory, &plan));
                     }
                 }
                 message = queue.recv(), if may_read => match message {
@@ -232,48 +252,77 @@ impl PartitionWorker {
                         admitted = Some((message, estimate));
                     }
                 },
-                end = tail.wait(open.first), if idle && !draining => {
+                end = tail.wait(open.next()), if idle => {
+                    // where it must grow further, the end of the log is looked at again
                     open.extend_to(end);
-                    if let Some(ended) = self.cut(&writer, &mut open).await {
-                        return ended;
-                    }
+                    open.close();
                 }
             }
         }
     }
 
-    fn spawn(&self, message: Message, memory: MemoryShare) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
-        let context = Arc::clone(&self.context);
-        tokio::spawn(process(context, self.topic_partition().clone(), message, memory, self.retries()))
+    /// Memory for a message. Where a micro-batch must be whole and nothing else can give memory back, it is taken
+    /// beyond the budget: the micro-batch fitted once.
+    async fn admit(&self, admitted: &Option<(Message, u64)>, must_go_on: bool) -> MemoryShare {
+        let bytes = admitted.as_ref().map_or(0, |(_, bytes)| *bytes);
+        if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
-    async fn drained(&self, writer: &BatchWriter<'_>, mut open: Open) -> Ended {
-        if open.messages.is_empty() {
+    fn spawn(
+        &self,
+        message: Message,
+        memory: MemoryShare,
+        plan: &Arc<ReplayPlan>,
+    ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
+        let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
+        let topic_partition = self.topic_partition().clone();
+        tokio::spawn(async move {
+            let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
+            process(context, topic_partition, message, memory, retries, replaced).await
+        })
+    }
+
+    async fn drained(&self, writer: &BatchWriter<'_>, plan: &ReplayPlan, mut open: OpenBatch) -> Ended {
+        if open.messages.is_empty() || open.must_grow() {
             return Ended::Stopped;
         }
-        self.cut(writer, &mut open).await.unwrap_or(Ended::Stopped)
+        self.cut(writer, plan, &mut open).await.unwrap_or(Ended::Stopped)
     }
 
     /// Commits the open micro-batch and opens the next. `Some`: this ownership is over.
-    async fn cut(&self, writer: &BatchWriter<'_>, open: &mut Open) -> Option<Ended> {
+    async fn cut(&self, writer: &BatchWriter<'_>, plan: &ReplayPlan, open: &mut OpenBatch) -> Option<Ended> {
         let next = open.next();
-        let full = std::mem::replace(open, Open::at(next));
+        let replaces = open.replaces();
+        let full = std::mem::replace(open, OpenBatch::at(next, open.after, plan.bound(next)));
         let offsets = OffsetRange::new(full.first, next)?;
+        let replaced = match plan.replaced(&self.context.catalog, &writer.retries, full.first).await {
+            Ok(replaced) => replaced,
+            Err(_) if *self.revoked.borrow() => return Some(Ended::Revoked),
+            Err(error) => return Some(Ended::Halted(HaltReason::InvariantViolated(chain(&error)))),
+        };
         let sealed = SealedBatch {
             topic_partition: self.topic_partition().clone(),
             fence: writer.ownership.fence,
             offsets,
             messages: full.messages,
+            replaced,
+            log_first: plan.log_first,
+            carried: Carried::default(),
         };
         match writer.write(sealed).await {
-            Ok(Written::Committed(id)) => {
-                open.after = id.0;
-                self.commit_offset(writer.ownership, next, id.0);
+            Ok(Written::Fenced) => Some(Ended::Fenced),
+            Ok(written) => {
+                if let Written::Committed(id) = written {
+                    open.after = id.0;
+                }
+                if let Some(id) = replaces {
+                    plan.forget(id);
+                }
+                self.commit_offset(writer.ownership, next, open.after);
                 self.note_lag(next);
                 self.committed.notify_waiters();
                 None
             }
-            Ok(Written::Fenced) => Some(Ended::Fenced),
             Err(_) if *self.revoked.borrow() => Some(Ended::Revoked),
             Err(error) => Some(Ended::Halted(self.halt_reason(&error))),
         }
@@ -316,47 +365,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
-        }
-    }
-}
-
-impl Open {
-    fn at(first: i64) -> Self {
-        Self { first, after: uuid::Uuid::nil(), messages: Vec::new(), fill: Fill::default(), since: None }
-    }
-
-    /// The first offset it does not cover.
-    fn next(&self) -> i64 {
-        self.messages
-            .last()
-            .map_or(self.first, |last| last.message.offset + 1)
-            .max(self.first + self.fill.offsets as i64)
-    }
-
-    fn push(&mut self, processed: ProcessedMessage) {
-        self.fill.offsets = (processed.message.offset + 1 - self.first).unsigned_abs();
-        for rows in processed.rows() {
-            self.fill.rows += rows.row_count;
-            self.fill.bytes += rows.unpacked_bytes;
-        }
-        self.since.get_or_insert_with(Instant::now);
-        self.messages.push(processed);
-    }
-
-    /// Covers offsets that the log has no messages for.
-    fn extend_to(&mut self, end: i64) {
-        self.fill.offsets = (end - self.first).unsigned_abs();
-    }
-
-    fn is_full(&self, context: &TransformContext) -> bool {
-        context.batch_limits.reached(self.fill)
-    }
-
-    /// When it must be cut whatever it holds.
-    fn due(&self, age_max: Duration) -> Instant {
-        match self.since {
-            Some(since) => since + age_max,
-            None => Instant::now(),
         }
     }
 }

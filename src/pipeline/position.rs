@@ -5,13 +5,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::context::TransformContext;
-use crate::catalog::{self, CatalogError, PartitionKey, Position, SourcePartitionId};
+use crate::catalog::{self, CatalogError, CoveredRange, PartitionKey, Position, SourcePartitionId};
 use crate::client::kafka::{self, GroupOffset, KafkaError};
 use crate::client::postgres;
 use crate::commit::{CommitError, CommitOutcome, commit_skipped};
 use crate::config::KafkaSettings;
 use crate::error::ErrorKind;
 use crate::source::assignment::{Committed, Decision, HaltReason, Identity, Observed, OffsetTag, decide};
+use crate::telemetry::metrics;
 use crate::types::{Fence, OffsetRange, TopicPartition};
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,13 @@ pub enum TakeOver {
     From {
         ownership: Ownership,
         offset: i64,
+        /// The first message in the log; before it everything is carried over.
+        log_first: i64,
+        /// What is committed from there on: empty but in a replay.
+        covered: Vec<CoveredRange>,
+        /// The group's offset is an operator's: it must be acknowledged before anything is committed, or a crash
+        /// would take it for a new order.
+        must_acknowledge: bool,
     },
     Halted {
         ownership: Ownership,
@@ -102,8 +110,10 @@ pub async fn take_over(
     drop(client);
     match decision {
         Decision::Halt(reason) => Ok(TakeOver::Halted { ownership, reason }),
-        Decision::Start { at } => start(context, ownership, &position, at).await,
-        Decision::Skip { range } => skip(context, ownership, &position, range).await,
+        Decision::Start { at } => start(context, ownership, &position, at, log.first).await,
+        Decision::Skip { range } => skip(context, ownership, &position, range, log.first).await,
+        Decision::Replay { requested, until } => replay(context, ownership, requested, until, log.first).await,
+        Decision::Cancel { at } => cancel(context, ownership, at, log.first).await,
     }
 }
 
@@ -112,14 +122,53 @@ async fn start(
     ownership: Ownership,
     position: &Position,
     at: i64,
+    log_first: i64,
 ) -> Result<TakeOver, TakeOverError> {
+    let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     if position.next_offset.is_none() {
-        let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
         if !catalog::set_first_position(&client, ownership.partition, ownership.fence, at).await? {
             return Ok(TakeOver::Fenced);
         }
     }
-    Ok(TakeOver::From { ownership, offset: at })
+    let is_replay = position.end.is_some_and(|end| at < end);
+    let covered = if is_replay { catalog::covered(&client, ownership.partition, at).await? } else { Vec::new() };
+    Ok(TakeOver::From { ownership, offset: at, log_first, covered, must_acknowledge: false })
+}
+
+/// Accepted in the catalog first: whatever happens afterwards, the next owner goes on with it.
+async fn replay(
+    context: &TransformContext,
+    ownership: Ownership,
+    requested: i64,
+    until: i64,
+    log_first: i64,
+) -> Result<TakeOver, TakeOverError> {
+    let mut client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
+    let transaction = client.transaction().await.map_err(CatalogError::query("begin accepting a replay"))?;
+    let (partition, fence) = (ownership.partition, ownership.fence);
+    let Some(start) = catalog::accept_replay(&transaction, partition, fence, requested, until).await? else {
+        return Ok(TakeOver::Fenced);
+    };
+    transaction.commit().await.map_err(CatalogError::query("commit the start of a replay"))?;
+    let topic_partition = &ownership.key.topic_partition;
+    metrics().replays.with_label_values(&[topic_partition.topic.as_ref()]).inc();
+    tracing::warn!(component = "source", %topic_partition, requested, start, until, "an operator moved the group back: replaying");
+    let covered = catalog::covered(&client, partition, start).await?;
+    Ok(TakeOver::From { ownership, offset: start, log_first, covered, must_acknowledge: true })
+}
+
+async fn cancel(
+    context: &TransformContext,
+    ownership: Ownership,
+    at: i64,
+    log_first: i64,
+) -> Result<TakeOver, TakeOverError> {
+    let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
+    if !catalog::cancel_replay(&client, ownership.partition, ownership.fence, at).await? {
+        return Ok(TakeOver::Fenced);
+    }
+    tracing::warn!(component = "source", topic_partition = %ownership.key.topic_partition, at, "an operator moved the group to the end: the rest of the replay is cancelled");
+    Ok(TakeOver::From { ownership, offset: at, log_first, covered: Vec::new(), must_acknowledge: true })
 }
 
 async fn skip(
@@ -127,6 +176,7 @@ async fn skip(
     ownership: Ownership,
     position: &Position,
     range: OffsetRange,
+    log_first: i64,
 ) -> Result<TakeOver, TakeOverError> {
     let outcome =
         commit_skipped(&context.catalog, ownership.partition, ownership.fence, position.next_offset, range).await?;
@@ -134,9 +184,10 @@ async fn skip(
         return Ok(TakeOver::Fenced);
     }
     let topic = &ownership.key.topic_partition.topic;
-    crate::telemetry::metrics().offsets.with_label_values(&[topic.as_ref(), "skipped"]).inc_by(range.count());
+    metrics().offsets.with_label_values(&[topic.as_ref(), "skipped"]).inc_by(range.count());
     tracing::warn!(component = "source", topic_partition = %ownership.key.topic_partition, offsets = %range, "an operator moved the group forward: the range is skipped");
-    Ok(TakeOver::From { ownership, offset: range.next() })
+    let offset = range.next();
+    Ok(TakeOver::From { ownership, offset, log_first, covered: Vec::new(), must_acknowledge: true })
 }
 
 struct Log {

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::context::TransformContext;
+use super::replay::Replaced;
+use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
+use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::config::{Connector, SourceKind};
 use crate::decode;
@@ -50,6 +53,8 @@ pub struct ProcessedObject {
     pub rows: Option<ProcessedRows>,
     /// Where the object is quarantined.
     pub dead_letter: Option<DeadLetter>,
+    /// A replay found it gone: its rows and dead letters are those of the replaced micro-batch.
+    pub carried: bool,
     /// Keeps other announcements of the process from choosing the same version until the commit.
     pub reservation: Option<Reservation>,
 }
@@ -66,6 +71,21 @@ pub struct ProcessedRows {
     pub unpacked_bytes: u64,
     /// Location and version of the object they come from.
     pub object: Option<ObjectVersion>,
+}
+
+impl ProcessedObject {
+    fn without_rows(record: i32, connector: Option<Arc<Connector>>, outcome: ObjectOutcome) -> Self {
+        Self {
+            record,
+            connector,
+            outcome,
+            claim: None,
+            rows: None,
+            dead_letter: None,
+            carried: false,
+            reservation: None,
+        }
+    }
 }
 
 impl ProcessedMessage {
@@ -105,6 +125,8 @@ pub fn memory_estimate(message: &Message) -> u64 {
 pub enum ProcessError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     #[error("a decoding task failed")]
     Task(#[source] tokio::task::JoinError),
 }
@@ -113,6 +135,7 @@ impl ProcessError {
     pub fn kind(&self) -> crate::error::ErrorKind {
         match self {
             Self::Read(source) => source.kind(),
+            Self::Catalog(source) => source.kind(),
             Self::Task(_) => crate::error::ErrorKind::Halt,
         }
     }
@@ -125,6 +148,7 @@ pub async fn process(
     message: Message,
     mut memory: MemoryShare,
     retries: RetryPolicy,
+    replaced: Option<Arc<Replaced>>,
 ) -> Result<ProcessedMessage, ProcessError> {
     let empty = |message: Message, outcome, memory| ProcessedMessage {
         message,
@@ -170,9 +194,15 @@ pub async fn process(
         }
     };
     let mut objects = Vec::with_capacity(events.len());
+    let reading = Reading {
+        context: &context,
+        topic_partition: &topic_partition,
+        message: &message,
+        retries: &retries,
+        replaced: replaced.as_deref(),
+    };
     for event in events {
-        let object = process_event(&context, &topic_partition, &message, event, &mut memory, &retries).await?;
-        objects.push(object);
+        objects.push(reading.process_event(event, &mut memory).await?);
     }
     Ok(ProcessedMessage { objects, ..empty(message, OffsetOutcome::Decoded, memory) })
 }
@@ -185,8 +215,10 @@ pub async fn process_again(
     processed: &mut ProcessedMessage,
     lost: &HashSet<(i64, i32)>,
     retries: &RetryPolicy,
+    replaced: Option<&Replaced>,
 ) -> Result<(), ProcessError> {
     let message = processed.message.clone();
+    let reading = Reading { context, topic_partition, message: &message, retries, replaced };
     let Some(Ok(Announcement::Objects(events))) = message.payload.as_deref().map(notification::decode) else {
         return Ok(());
     };
@@ -197,7 +229,7 @@ pub async fn process_again(
         if let Some(object) = processed.objects.iter_mut().find(|object| object.record == event.record) {
             // before the reader looks: it would pass over a version that is still reserved
             object.reservation = None;
-            *object = process_event(context, topic_partition, &message, event, &mut processed.memory, retries).await?;
+            *object = reading.process_event(event, &mut processed.memory).await?;
         }
     }
     Ok(())
@@ -218,54 +250,88 @@ fn whole_message(message: &Message, reason: RejectReason, detail: String) -> Dea
     }
 }
 
-async fn process_event(
-    context: &Arc<TransformContext>,
-    topic_partition: &TopicPartition,
-    message: &Message,
-    event: ObjectEvent,
-    memory: &mut MemoryShare,
-    retries: &RetryPolicy,
-) -> Result<ProcessedObject, ProcessError> {
-    let connector = connector_for(context, topic_partition, &event);
-    let without_rows = |connector, outcome| ProcessedObject {
-        record: event.record,
-        connector,
-        outcome,
-        claim: None,
-        rows: None,
-        dead_letter: None,
-        reservation: None,
-    };
-    let Some(connector) = connector.filter(|_| event.kind == EventKind::Created) else {
-        return Ok(without_rows(None, ObjectOutcome::Filtered));
-    };
-    let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
-        return Ok(without_rows(None, ObjectOutcome::Filtered));
-    };
-    let memory = tokio::sync::Mutex::new(memory);
-    let outcome = retry(retries, "s3", ReadError::kind, || async {
-        match context.objects.open(&event, key_encoding).await? {
-            Opened::Ready(object) => {
-                memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
-                object.read().await
+/// What the objects of one message are read with.
+struct Reading<'a> {
+    context: &'a Arc<TransformContext>,
+    topic_partition: &'a TopicPartition,
+    message: &'a Message,
+    retries: &'a RetryPolicy,
+    /// In a replay: the micro-batch that the message belonged to.
+    replaced: Option<&'a Replaced>,
+}
+
+impl Reading<'_> {
+    async fn process_event(
+        &self,
+        event: ObjectEvent,
+        memory: &mut MemoryShare,
+    ) -> Result<ProcessedObject, ProcessError> {
+        let connector = connector_for(self.context, self.topic_partition, &event);
+        let without_rows = |connector, outcome| ProcessedObject::without_rows(event.record, connector, outcome);
+        let Some(connector) = connector.filter(|_| event.kind == EventKind::Created) else {
+            return Ok(without_rows(None, ObjectOutcome::Filtered));
+        };
+        let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
+            return Ok(without_rows(None, ObjectOutcome::Filtered));
+        };
+        let replaced_id = self.replaced.map(|replaced| replaced.id);
+        let memory = tokio::sync::Mutex::new(memory);
+        let outcome = retry(self.retries, "s3", ReadError::kind, || async {
+            match self.context.objects.open(&event, key_encoding, replaced_id).await? {
+                Opened::Ready(object) => {
+                    memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
+                    object.read().await
+                }
+                Opened::Duplicate => Ok(ReadOutcome::Duplicate),
+                Opened::Stale => Ok(ReadOutcome::Stale),
+                Opened::Missing => Ok(ReadOutcome::Missing),
             }
-            Opened::Duplicate => Ok(ReadOutcome::Duplicate),
-            Opened::Stale => Ok(ReadOutcome::Stale),
-            Opened::Missing => Ok(ReadOutcome::Missing),
+        })
+        .await?;
+        let wanted =
+            Wanted { context: self.context, connector: &connector, message: self.message, record: event.record };
+        match outcome {
+            ReadOutcome::Duplicate => Ok(without_rows(Some(connector), ObjectOutcome::Duplicate)),
+            ReadOutcome::Stale => self.gone(event.record, connector, ObjectOutcome::Stale).await,
+            ReadOutcome::Missing => self.gone(event.record, connector, ObjectOutcome::Missing).await,
+            ReadOutcome::TooLarge { version, head, reservation } => {
+                let detail =
+                    format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
+                let fault = Fault { reason: RejectReason::ObjectTooLarge, detail };
+                Ok(wanted.quarantined(version, head, reservation, fault))
+            }
+            ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await,
         }
-    })
-    .await?;
-    let wanted = Wanted { context, connector: &connector, message, record: event.record };
-    match outcome {
-        ReadOutcome::Duplicate => Ok(without_rows(Some(connector), ObjectOutcome::Duplicate)),
-        ReadOutcome::Stale => Ok(without_rows(Some(connector), ObjectOutcome::Stale)),
-        ReadOutcome::Missing => Ok(without_rows(Some(connector), ObjectOutcome::Missing)),
-        ReadOutcome::TooLarge { version, head, reservation } => {
-            let detail = format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
-            let fault = Fault { reason: RejectReason::ObjectTooLarge, detail };
-            Ok(wanted.quarantined(version, head, reservation, fault))
+    }
+
+    /// An object that is not there, or not as announced. In a replay its rows stand, unless a newer version has
+    /// taken their place.
+    async fn gone(
+        &self,
+        record: i32,
+        connector: Arc<Connector>,
+        outcome: ObjectOutcome,
+    ) -> Result<ProcessedObject, ProcessError> {
+        let plain = ProcessedObject::without_rows(record, Some(connector), outcome);
+        let Some(claim) = self.replaced.and_then(|replaced| replaced.claims.get(&(self.message.offset, record))) else {
+            return Ok(plain);
+        };
+        let is_outranked = retry(self.retries, "catalog", CatalogError::kind, || async {
+            let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
+            let (cluster_id, group) = (&self.context.cluster_id, &self.context.consumer_group);
+            catalog::newer_is_claimed(&client, cluster_id, group, &claim.version).await
+        })
+        .await?;
+        if is_outranked {
+            return Ok(plain);
         }
-        ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await,
+        tracing::info!(
+            component = "source",
+            key = claim.version.location.key,
+            "raw object is gone, its rows are carried over"
+        );
+        let outcome = if claim.quarantined { ObjectOutcome::Quarantined } else { ObjectOutcome::Carried };
+        Ok(ProcessedObject { outcome, claim: Some(claim.clone()), carried: true, ..plain })
     }
 }
 
@@ -330,6 +396,7 @@ impl Wanted<'_> {
             claim: Some(self.claim(&version, true)),
             rows: None,
             dead_letter: Some(letter),
+            carried: false,
             reservation: Some(reservation),
         }
     }
@@ -359,6 +426,7 @@ impl Wanted<'_> {
                 claim: Some(self.claim(&version, false)),
                 rows: Some(rows),
                 dead_letter: None,
+                carried: false,
                 reservation: Some(reservation),
             },
         })

@@ -159,8 +159,13 @@ impl Transform {
         stopped: &watch::Receiver<bool>,
         committed: &Arc<Notify>,
     ) -> Result<Self, RunError> {
-        let context =
-            TransformContext::new(settings, connectors.clone(), started.catalog.clone(), started.cluster_id.clone())?;
+        let context = TransformContext::new(
+            settings,
+            connectors.clone(),
+            started.catalog.clone(),
+            started.cluster_id.clone(),
+            started.catalog_id,
+        )?;
         let (consumer, events, poll_thread) = GroupConsumer::join(&settings.kafka, &connectors.topics())?;
         health.expect_assignment();
         Ok(Self {
@@ -262,9 +267,10 @@ fn start_publish(
     let rate = RequestRate::new(settings.limits.s3_requests_per_s);
     let publisher = Arc::new(Publisher {
         catalog: started.catalog.clone(),
-        lake: S3Client::new("lake", &settings.s3.lake, rate),
+        lake: S3Client::new("lake", &settings.s3.lake, rate).owned_by(started.catalog_id),
         lake_bucket: settings.s3.lake_bucket.clone(),
     });
+    set.spawn(sweep(stopped.clone(), Arc::clone(&publisher), settings.limits.sweep_interval));
     set.spawn(work(stopped.clone(), Arc::clone(committed), "publish", move || {
         let publisher = Arc::clone(&publisher);
         async move { publisher.publish_round().await.map(|count| count > 0).map_err(|error| (error.kind(), chain(&error))) }
@@ -278,6 +284,24 @@ fn start_publish(
         }
     }));
     Ok(())
+}
+
+/// At the start, and then at an interval.
+async fn sweep(
+    mut stopped: watch::Receiver<bool>,
+    publisher: Arc<Publisher>,
+    interval: Duration,
+) -> Result<(), RunError> {
+    loop {
+        if let Err(error) = publisher.sweep().await {
+            metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
+            tracing::warn!(component = "publish", error = %chain(&error), "could not look through the lake, trying again later");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        }
+    }
 }
 
 async fn start_load(
@@ -363,6 +387,7 @@ async fn read_gauges(pool: &deadpool_postgres::Pool) -> Result<(), catalog::Cata
     let backlog = catalog::backlog(&client).await?;
     let none: &[&str] = &[];
     metrics().files_pending.with_label_values(none).set(backlog.files_pending);
+    metrics().files_to_hide.with_label_values(none).set(backlog.files_to_hide);
     metrics().outbox_pending.with_label_values(none).set(backlog.outbox_pending);
     metrics().batches_unloaded.with_label_values(none).set(backlog.batches_unloaded);
     let unbalanced = catalog::unbalanced_count(&client, Some(BOOKS_SECONDS)).await?;

@@ -12,6 +12,7 @@ use crate::client::kafka::{self, KafkaError};
 use crate::client::postgres;
 use crate::config::{Connectors, Settings};
 use crate::error::ErrorKind;
+use crate::source::assignment::OffsetTag;
 use crate::types::TopicPartition;
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,14 +22,15 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct InFlight {
     /// Messages that no commit covers yet.
     pub messages_unread: i64,
+    /// Topic partitions that an operator has moved and no process has taken up.
+    pub resets_waiting: usize,
     pub backlog: Backlog,
     pub partitions: Vec<PartitionStatus>,
 }
 
 impl InFlight {
     pub fn is_settled(&self) -> bool {
-        self.messages_unread == 0
-            && self.backlog == Backlog { files_pending: 0, outbox_pending: 0, batches_unloaded: 0 }
+        self.messages_unread == 0 && self.resets_waiting == 0 && self.backlog == Backlog::default()
     }
 }
 
@@ -63,33 +65,59 @@ pub async fn in_flight(
     let logs = tokio::task::spawn_blocking(move || logs_of(&kafka_settings, &topics)).await??;
     let client = postgres::get(pool).await.map_err(CatalogError::Connect)?;
     let partitions = catalog::partitions(&client, &settings.kafka.group).await?;
+    let catalog_id = catalog::catalog_id(&client).await?;
+    let known = |topic_partition: &TopicPartition| {
+        partitions.iter().any(|partition| {
+            partition.topic == topic_partition.topic.as_ref() && partition.topic_partition == topic_partition.number
+        })
+    };
+    let resets_waiting =
+        logs.iter().filter(|(topic_partition, log)| known(topic_partition) && log.is_foreign(catalog_id)).count();
     let positions: HashMap<(&str, i32), Option<i64>> = partitions
         .iter()
         .map(|partition| ((partition.topic.as_str(), partition.topic_partition), partition.next_offset))
         .collect();
     let messages_unread = logs
         .iter()
-        .map(|(topic_partition, (first, end))| {
+        .map(|(topic_partition, log)| {
             let position = positions.get(&(topic_partition.topic.as_ref(), topic_partition.number)).copied().flatten();
-            (end - position.unwrap_or(*first)).max(0)
+            (log.end - position.unwrap_or(log.first)).max(0)
         })
         .sum();
-    Ok(InFlight { messages_unread, backlog: catalog::backlog(&client).await?, partitions })
+    Ok(InFlight { messages_unread, resets_waiting, backlog: catalog::backlog(&client).await?, partitions })
+}
+
+struct Log {
+    first: i64,
+    end: i64,
+    /// Of the group's committed offset.
+    metadata: Option<Vec<u8>>,
+}
+
+impl Log {
+    /// Whether the group's offset bears another mark than this catalog's.
+    fn is_foreign(&self, catalog_id: uuid::Uuid) -> bool {
+        let Some(metadata) = &self.metadata else { return false };
+        OffsetTag::parse(metadata).is_none_or(|tag| tag.catalog_id != catalog_id)
+    }
 }
 
 fn logs_of(
     settings: &crate::config::KafkaSettings,
     topics: &[String],
-) -> Result<Vec<(TopicPartition, (i64, i64))>, KafkaError> {
+) -> Result<Vec<(TopicPartition, Log)>, KafkaError> {
     let inspector = kafka::inspector(settings)?;
-    let mut logs = Vec::new();
+    let mut topic_partitions = Vec::new();
     for topic in topics {
         let count = kafka::partition_count(inspector.client(), settings, topic, KAFKA_TIMEOUT)?;
-        for number in 0..count {
-            let topic_partition = TopicPartition::new(topic.as_str(), number);
-            let ends = kafka::watermarks(inspector.client(), &topic_partition, KAFKA_TIMEOUT)?;
-            logs.push((topic_partition, ends));
-        }
+        topic_partitions.extend((0..count).map(|number| TopicPartition::new(topic.as_str(), number)));
+    }
+    let committed = kafka::committed(inspector.client(), &topic_partitions, KAFKA_TIMEOUT)?;
+    let mut logs = Vec::new();
+    for topic_partition in topic_partitions {
+        let (first, end) = kafka::watermarks(inspector.client(), &topic_partition, KAFKA_TIMEOUT)?;
+        let metadata = committed.get(&topic_partition).map(|offset| offset.metadata.clone());
+        logs.push((topic_partition, Log { first, end, metadata }));
     }
     Ok(logs)
 }

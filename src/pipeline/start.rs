@@ -11,7 +11,7 @@ use deadpool_postgres::Pool;
 use rdkafka::consumer::Consumer as _;
 use thiserror::Error;
 
-use crate::catalog::{Database, SchemaMismatch, check_schema};
+use crate::catalog::{self, CatalogError, Database, SchemaMismatch, check_schema};
 use crate::client::kafka::{self, KafkaError};
 use crate::client::postgres::{self, PostgresError};
 use crate::client::rate::RequestRate;
@@ -29,6 +29,8 @@ pub enum StartError {
     Kafka(#[from] KafkaError),
     #[error("catalog (SLUICE_CATALOG__DSN)")]
     Catalog(#[source] PostgresError),
+    #[error("catalog")]
+    CatalogId(#[source] CatalogError),
     #[error("warehouse (SLUICE_WAREHOUSE__DSN)")]
     Warehouse(#[source] PostgresError),
     #[error("schema")]
@@ -48,6 +50,7 @@ impl StartError {
             Self::Kafka(error) => error.kind(),
             Self::Catalog(error) | Self::Warehouse(error) => error.kind(),
             Self::Schema(error) => error.kind(),
+            Self::CatalogId(error) => error.kind(),
             Self::Raw(error) | Self::Lake(error) => error.kind(),
         }
     }
@@ -56,7 +59,7 @@ impl StartError {
     pub fn dependency(&self) -> &'static str {
         match self {
             Self::Kafka(_) | Self::Task(_) => "kafka",
-            Self::Catalog(_) | Self::Schema(_) => "catalog",
+            Self::Catalog(_) | Self::CatalogId(_) | Self::Schema(_) => "catalog",
             Self::Warehouse(_) => "warehouse",
             Self::Raw(_) => "s3_raw",
             Self::Lake(_) => "s3_lake",
@@ -69,6 +72,8 @@ pub struct Started {
     pub catalog: Pool,
     pub warehouse: Pool,
     pub cluster_id: String,
+    /// Names the catalog for ever; a restored copy keeps it.
+    pub catalog_id: uuid::Uuid,
 }
 
 /// Checks every server that the roles need, each until the deadline.
@@ -76,16 +81,19 @@ pub async fn connect(settings: &Settings, connectors: &Connectors) -> Result<Sta
     let catalog = postgres::pool(&settings.catalog, "catalog").map_err(StartError::Catalog)?;
     let warehouse = postgres::pool(&settings.warehouse, "warehouse").map_err(StartError::Warehouse)?;
     let policy = RetryPolicy::until(settings.limits.start_deadline);
-    let (cluster_id, (), (), ()) = tokio::try_join!(
+    let (cluster_id, catalog_id, (), ()) = tokio::try_join!(
         retry(&policy, "kafka", StartError::kind, || check_kafka(settings.kafka.clone(), connectors.topics())),
-        retry(&policy, "catalog", StartError::kind, || check_catalog(&catalog)),
+        retry(&policy, "catalog", StartError::kind, || async {
+            check_catalog(&catalog).await?;
+            read_catalog_id(&catalog).await
+        }),
         retry(&policy, "warehouse", StartError::kind, || check_warehouse(&warehouse)),
         retry(&policy, "s3", StartError::kind, || check_buckets(settings, connectors)),
     )?;
     for dependency in ["kafka", "catalog", "warehouse", "s3_raw", "s3_lake"] {
         metrics().dependency_up.with_label_values(&[dependency]).set(1);
     }
-    Ok(Started { catalog, warehouse, cluster_id })
+    Ok(Started { catalog, warehouse, cluster_id, catalog_id })
 }
 
 /// The cluster's id; every topic of the connectors and the outbox's must exist.
@@ -104,6 +112,11 @@ pub async fn check_kafka(settings: KafkaSettings, mut topics: Vec<String>) -> Re
 pub async fn check_catalog(pool: &Pool) -> Result<(), StartError> {
     let client = postgres::get(pool).await.map_err(StartError::Catalog)?;
     Ok(check_schema(&**client, Database::Catalog).await?)
+}
+
+async fn read_catalog_id(pool: &Pool) -> Result<uuid::Uuid, StartError> {
+    let client = postgres::get(pool).await.map_err(StartError::Catalog)?;
+    catalog::catalog_id(&client).await.map_err(StartError::CatalogId)
 }
 
 pub async fn check_warehouse(pool: &Pool) -> Result<(), StartError> {

@@ -4,6 +4,9 @@
 //! A file of a live micro-batch is copied on the server from `_pending/` to its published key, the copy is
 //! verified, the catalog marks it published, the pending copy is deleted: in this order, so that no reader of
 //! `data/` sees a file before its micro-batch is live (FILE-1), and no file is ever without a complete copy.
+//! Files of dead micro-batches are hidden (both copies deleted) when everything that replaces them is published
+//! (FILE-2): for a moment listing readers find old and new rows, never neither. Readers of `lake.files` see the one
+//! or the other.
 //! # Retries
 //! A lease, not a lock, keeps workers apart; publishing a file twice writes the same bytes to the
 //! same key. Whatever fails is taken up again when its lease runs out.
@@ -11,6 +14,7 @@
 //! A crash between any two steps leaves at most a second copy; the next worker finishes.
 
 mod outbox;
+mod sweep;
 
 pub use outbox::send_outbox;
 
@@ -41,8 +45,10 @@ pub enum PublishError {
     Verify(#[source] S3Error),
     #[error("the published copy `{key}` has {found} bytes instead of {expected}")]
     Differs { key: String, found: u64, expected: u64 },
-    #[error("could not delete the pending copy")]
+    #[error("could not delete a copy")]
     Delete(#[source] S3Error),
+    #[error("could not list the lake")]
+    List(#[source] S3Error),
     #[error(transparent)]
     Kafka(#[from] crate::client::kafka::KafkaError),
 }
@@ -51,7 +57,7 @@ impl PublishError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Catalog(error) => error.kind(),
-            Self::Copy(error) | Self::Verify(error) | Self::Delete(error) => error.kind(),
+            Self::Copy(error) | Self::Verify(error) | Self::Delete(error) | Self::List(error) => error.kind(),
             Self::Differs { .. } => ErrorKind::Transient,
             Self::Kafka(error) => error.kind(),
         }
@@ -67,22 +73,37 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes one round of pending files; returns how many were taken up. 0: nothing to do.
+    /// Publishes one round of pending files, then hides one round of replaced ones; returns how many were taken up.
+    /// 0: nothing to do.
     pub async fn publish_round(self: &Arc<Self>) -> Result<usize, PublishError> {
-        let leased = {
-            let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-            catalog::lease_pending_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?
-        };
-        let count = leased.len();
-        stream::iter(leased)
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        let to_publish = catalog::lease_pending_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?;
+        drop(client);
+        let mut count = to_publish.len();
+        stream::iter(to_publish)
             .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
-                match self.publish(&file).await {
-                    Ok(()) => metrics().files_published.with_label_values(&[&file.kind]).inc(),
-                    Err(error) => {
-                        metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
-                        tracing::warn!(component = "publish", key = file.published_key, error = %chain(&error), "file stays pending, taken up again when its lease ends");
-                    }
-                }
+                let published = self.publish(&file).await;
+                note(
+                    &file,
+                    published,
+                    &metrics().files_published,
+                    "file stays pending, taken up again when its lease ends",
+                );
+            })
+            .await;
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        let to_hide = catalog::lease_hideable_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?;
+        drop(client);
+        count += to_hide.len();
+        stream::iter(to_hide)
+            .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
+                let hidden = self.hide(&file).await;
+                note(
+                    &file,
+                    hidden,
+                    &metrics().files_hidden,
+                    "replaced file stays listed, taken up again when its lease ends",
+                );
             })
             .await;
         Ok(count)
@@ -108,7 +129,33 @@ impl Publisher {
             });
         }
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-        catalog::mark_published(&client, file.file_id).await?;
-        self.lake.delete(&self.lake_bucket, &file.pending_key).await.map_err(PublishError::Delete)
+        if !catalog::mark_published(&client, file.file_id).await? {
+            // replaced while we copied, perhaps long ago: this copy may be one that hiding has not seen
+            tracing::info!(component = "publish", key = file.published_key, "micro-batch was replaced meanwhile");
+            return self.delete(&file.published_key).await;
+        }
+        self.delete(&file.pending_key).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), PublishError> {
+        self.lake.delete(&self.lake_bucket, key).await.map_err(PublishError::Delete)
+    }
+
+    /// The pending copy first: without it no frozen publisher can make the published one again.
+    async fn hide(&self, file: &LeasedFile) -> Result<(), PublishError> {
+        self.delete(&file.pending_key).await?;
+        self.delete(&file.published_key).await?;
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        Ok(catalog::mark_hidden(&client, file.file_id).await?)
+    }
+}
+
+fn note(file: &LeasedFile, done: Result<(), PublishError>, counter: &prometheus::IntCounterVec, otherwise: &str) {
+    match done {
+        Ok(()) => counter.with_label_values(&[&file.kind]).inc(),
+        Err(error) => {
+            metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
+            tracing::warn!(component = "publish", key = file.published_key, error = %chain(&error), "{otherwise}");
+        }
     }
 }

@@ -8,13 +8,13 @@
 //! | tag ours, fence in the history | start at the catalog's `next_offset` |
 //! | tag ours, fence unknown (the catalog was restored) | start at min(catalog, Kafka); where that lies in committed ranges it is a replay |
 //! | none | the catalog's `next_offset`, else the start of the log |
-//! | no or foreign tag, before `end` | an operator's replay |
-//! | no or foreign tag, at `end` | start there |
-//! | no or foreign tag, behind `end` | skip `[end, offset)`, then start |
-//! | log ends before `next_offset`, other cluster, other message at the last known offset | halt |
-//! | unread offsets are gone from the log | halt: they can be skipped only by an operator's reset |
+//! | no or foreign tag, before `end` | an operator's replay up to `end` |
+//! | no or foreign tag, at `end` | start there; ends a replay under way |
+//! | no or foreign tag, behind `end` | skip `[end, offset)`, then start; ends a replay under way |
+//! | log ends before `end`, other cluster, other message at the last known offset | halt |
+//! | offsets behind `end` are gone from the log | halt: they can be skipped only by an operator's reset |
 //!
-//! Replays are recognised and refused until superseding is supported: never guessed.
+//! In a replay the position lies before `end`; messages that the log no longer has there are carried over.
 
 use std::fmt;
 
@@ -92,10 +92,20 @@ pub struct Observed {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
+    /// The catalog's position; before `end` where a replay goes on.
     Start {
         at: i64,
     },
-    /// Record the range as skipped, then start at its end.
+    /// Move the position back to `requested` (aligned to a micro-batch) and read up to `until` again.
+    Replay {
+        requested: i64,
+        until: i64,
+    },
+    /// Leave the rest of a replay as it is, start at the end.
+    Cancel {
+        at: i64,
+    },
+    /// Record the range as skipped, then start at its end. Ends a replay under way.
     Skip {
         range: OffsetRange,
     },
@@ -105,10 +115,6 @@ pub enum Decision {
 /// Why a topic partition stands still until a human acts. `label` is the metric's, the text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HaltReason {
-    ReplayRequested {
-        offset: i64,
-        end: i64,
-    },
     LogTruncated {
         next_offset: i64,
         log_end: i64,
@@ -128,11 +134,10 @@ pub enum HaltReason {
 impl HaltReason {
     /// Every label.
     pub const LABELS: &[&str] =
-        &["replay_requested", "log_truncated", "log_expired", "topic_recreated", "other_cluster", "invariant_violated"];
+        &["log_truncated", "log_expired", "topic_recreated", "other_cluster", "invariant_violated"];
 
     pub fn label(&self) -> &'static str {
         match self {
-            Self::ReplayRequested { .. } => "replay_requested",
             Self::LogTruncated { .. } => "log_truncated",
             Self::LogExpired { .. } => "log_expired",
             Self::TopicRecreated { .. } => "topic_recreated",
@@ -145,11 +150,6 @@ impl HaltReason {
 impl fmt::Display for HaltReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ReplayRequested { offset, end } => write!(
-                f,
-                "the group's offset was moved back to {offset}, but everything up to {end} is committed, and this \
-                 version cannot replay: reset the offset to {end} to go on"
-            ),
             Self::LogTruncated { next_offset, log_end } => write!(
                 f,
                 "the log ends at {log_end}, but everything up to {next_offset} is committed: the topic lost \
@@ -190,31 +190,29 @@ pub fn decide(observed: &Observed) -> Decision {
     }
     // a topic partition never seen before counts as covered up to the start of its log
     let end = covered.unwrap_or(observed.log_first);
+    let position = observed.next_offset.unwrap_or(end);
     match observed.committed {
-        Committed::Foreign { offset } => start_at_operators(offset, end, observed),
-        Committed::Ours { offset, fence_known: false } if offset < end && covered.is_some() => {
-            Decision::Halt(HaltReason::ReplayRequested { offset, end })
+        Committed::Foreign { offset } if offset > end => skip(offset, end, observed.log_end),
+        // offsets that no commit covers are gone: only a reset beyond them goes on
+        _ if end < observed.log_first => {
+            Decision::Halt(HaltReason::LogExpired { next_offset: end, log_first: observed.log_first })
         }
-        Committed::None | Committed::Ours { .. } => start_at(observed.next_offset.unwrap_or(end), observed),
+        Committed::Foreign { offset } if offset < end && covered.is_some() => {
+            Decision::Replay { requested: offset, until: end }
+        }
+        Committed::Foreign { .. } if position < end => Decision::Cancel { at: end },
+        Committed::Ours { offset, fence_known: false } if offset < position && covered.is_some() => {
+            Decision::Replay { requested: offset, until: end }
+        }
+        Committed::None | Committed::Ours { .. } | Committed::Foreign { .. } => Decision::Start { at: position },
     }
 }
 
-fn start_at_operators(offset: i64, end: i64, observed: &Observed) -> Decision {
+fn skip(offset: i64, end: i64, log_end: i64) -> Decision {
     match OffsetRange::new(end, offset) {
-        None => Decision::Halt(HaltReason::ReplayRequested { offset, end }),
-        Some(range) if range.is_empty() => start_at(end, observed),
-        Some(_) if offset > observed.log_end => {
-            Decision::Halt(HaltReason::LogTruncated { next_offset: offset, log_end: observed.log_end })
-        }
-        Some(range) => Decision::Skip { range },
+        Some(range) if offset <= log_end => Decision::Skip { range },
+        _ => Decision::Halt(HaltReason::LogTruncated { next_offset: offset, log_end }),
     }
-}
-
-fn start_at(at: i64, observed: &Observed) -> Decision {
-    if at < observed.log_first {
-        return Decision::Halt(HaltReason::LogExpired { next_offset: at, log_first: observed.log_first });
-    }
-    Decision::Start { at }
 }
 
 #[cfg(test)]
@@ -267,11 +265,50 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_backward_is_a_replay_and_refused() {
-        let halt = Decision::Halt(HaltReason::ReplayRequested { offset: 10, end: 50 });
-        assert_eq!(decide(&Observed { committed: Committed::Foreign { offset: 10 }, ..observed() }), halt);
+    fn a_reset_backward_is_a_replay_up_to_what_is_committed() {
+        let replay = Decision::Replay { requested: 10, until: 50 };
+        assert_eq!(decide(&Observed { committed: Committed::Foreign { offset: 10 }, ..observed() }), replay);
+        let again = Observed { next_offset: Some(30), committed: Committed::Foreign { offset: 10 }, ..observed() };
+        assert_eq!(decide(&again), replay, "a second reset in the middle of a replay");
+        let further = Observed { next_offset: Some(5), committed: Committed::Foreign { offset: 10 }, ..observed() };
+        assert_eq!(decide(&further), replay, "forward inside a replay");
+    }
+
+    #[test]
+    fn a_restored_catalog_reads_again_what_kafka_has_less_of() {
         let committed = Committed::Ours { offset: 10, fence_known: false };
-        assert_eq!(decide(&Observed { committed, ..observed() }), halt);
+        assert_eq!(decide(&Observed { committed, ..observed() }), Decision::Replay { requested: 10, until: 50 });
+    }
+
+    #[test]
+    fn an_offset_before_the_log_of_a_topic_partition_never_seen_is_no_replay() {
+        let unseen = Observed { next_offset: None, end: None, log_first: 7, identity: Identity::Unknown, ..observed() };
+        let seen = Observed { committed: Committed::Foreign { offset: 3 }, ..unseen };
+        assert_eq!(decide(&seen), Decision::Start { at: 7 });
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_a_replay_goes_on() {
+        let committed = Committed::Ours { offset: 10, fence_known: true };
+        let seen = Observed { next_offset: Some(30), committed, ..observed() };
+        assert_eq!(decide(&seen), Decision::Start { at: 30 });
+        assert_eq!(decide(&Observed { committed: Committed::None, ..seen }), Decision::Start { at: 30 });
+    }
+
+    #[test]
+    fn a_reset_to_the_end_or_beyond_in_the_middle_of_a_replay_ends_it() {
+        let replaying = Observed { next_offset: Some(30), ..observed() };
+        let to_end = Observed { committed: Committed::Foreign { offset: 50 }, ..replaying };
+        assert_eq!(decide(&to_end), Decision::Cancel { at: 50 });
+        let beyond = Observed { committed: Committed::Foreign { offset: 60 }, ..replaying };
+        let range = OffsetRange::new(50, 60).expect("50 is before 60");
+        assert_eq!(decide(&beyond), Decision::Skip { range });
+    }
+
+    #[test]
+    fn messages_that_expired_below_the_end_are_carried_over_and_do_not_halt() {
+        let seen = Observed { next_offset: Some(20), log_first: 40, ..observed() };
+        assert_eq!(decide(&seen), Decision::Start { at: 20 });
     }
 
     #[test]

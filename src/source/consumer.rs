@@ -295,12 +295,32 @@ impl GroupConsumer {
     /// Commits an offset with its tag, without waiting: a copy of what the catalog says, for Kafka's tools
     /// and the lag metric.
     pub fn commit_tagged(&self, topic_partition: &TopicPartition, offset: i64, tag: &str) -> Result<(), KafkaError> {
+        self.commit(topic_partition, offset, tag, CommitMode::Async)
+    }
+
+    /// The same, until the broker has it. Blocks.
+    pub fn commit_tagged_and_wait(
+        &self,
+        topic_partition: &TopicPartition,
+        offset: i64,
+        tag: &str,
+    ) -> Result<(), KafkaError> {
+        self.commit(topic_partition, offset, tag, CommitMode::Sync)
+    }
+
+    fn commit(
+        &self,
+        topic_partition: &TopicPartition,
+        offset: i64,
+        tag: &str,
+        mode: CommitMode,
+    ) -> Result<(), KafkaError> {
         let failed = |source| KafkaError::Commit { topic_partition: topic_partition.clone(), source };
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(&topic_partition.topic, topic_partition.number);
         element.set_offset(Offset::Offset(offset)).map_err(failed)?;
         element.set_metadata(tag);
-        self.consumer.commit(&list, CommitMode::Async).map_err(failed)
+        self.consumer.commit(&list, mode).map_err(failed)
     }
 
     /// The last known end of the log.

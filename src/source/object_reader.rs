@@ -36,7 +36,7 @@ use super::notification::ObjectEvent;
 use crate::client::s3::{OpenObject, Pin, S3Client, S3Error, Versioning};
 use crate::config::{KeyEncoding, Limits};
 use crate::error::ErrorKind;
-use crate::types::{ObjectLocation, ObjectVersion};
+use crate::types::{MicroBatchId, ObjectLocation, ObjectVersion};
 
 mod reservation;
 mod version;
@@ -56,11 +56,13 @@ const HEAD_BYTES: u64 = 1 << 20;
 
 /// Which object versions live micro-batches have claimed: what the catalog knows.
 pub trait Claims: Send + Sync {
-    /// Those of `versions` that are claimed. Must see every commit that finished before the call.
+    /// Those of `versions` that are claimed, by another micro-batch than `replaced`. Must see every commit that
+    /// finished before the call.
     fn claimed(
         &self,
         location: &ObjectLocation,
         versions: &[String],
+        replaced: Option<MicroBatchId>,
     ) -> impl Future<Output = Result<HashSet<String>, ClaimsError>> + Send;
 }
 
@@ -184,7 +186,7 @@ impl<C: Claims> ObjectReader<C> {
 
     /// Resolves and reads.
     pub async fn read(&self, event: &ObjectEvent, encoding: KeyEncoding) -> Result<ReadOutcome, ReadError> {
-        match self.open(event, encoding).await? {
+        match self.open(event, encoding, None).await? {
             Opened::Ready(object) => object.read().await,
             Opened::Duplicate => Ok(ReadOutcome::Duplicate),
             Opened::Stale => Ok(ReadOutcome::Stale),
@@ -192,22 +194,37 @@ impl<C: Claims> ObjectReader<C> {
         }
     }
 
-    /// Resolves and waits for the headers, for callers that reserve memory before they read.
-    pub async fn open(&self, event: &ObjectEvent, encoding: KeyEncoding) -> Result<Opened, ReadError> {
+    /// Resolves and waits for the headers, for callers that reserve memory before they read. In a replay
+    /// `replaced` is the micro-batch whose claims do not count, because it goes when the new one comes.
+    pub async fn open(
+        &self,
+        event: &ObjectEvent,
+        encoding: KeyEncoding,
+        replaced: Option<MicroBatchId>,
+    ) -> Result<Opened, ReadError> {
         let locations: Vec<ObjectLocation> = event
             .key_candidates(encoding)
             .into_iter()
             .map(|key| ObjectLocation { bucket: event.bucket.clone(), key })
             .collect();
+        let resolution = Resolution { reader: self, replaced };
         let mut waits = MISSING_WAITS.iter();
         loop {
-            match (self.open_any(event, &locations).await?, waits.next()) {
+            match (resolution.open_any(event, &locations).await?, waits.next()) {
                 (Opened::Missing, Some(wait)) => tokio::time::sleep(*wait).await,
                 (opened, _) => return Ok(opened),
             }
         }
     }
+}
 
+/// One announcement on its way to a version.
+struct Resolution<'a, C> {
+    reader: &'a ObjectReader<C>,
+    replaced: Option<MicroBatchId>,
+}
+
+impl<C: Claims> Resolution<'_, C> {
     /// The first spelling under which there is something to say.
     async fn open_any(&self, event: &ObjectEvent, locations: &[ObjectLocation]) -> Result<Opened, ReadError> {
         let mut nothing = Opened::Missing;
@@ -226,15 +243,15 @@ impl<C: Claims> ObjectReader<C> {
             return self.open_version(location, version_id).await;
         }
         let etag = event.etag.as_deref();
-        let (versioning, is_remembered) = self.versioning.of(&self.s3, &location.bucket).await?;
+        let (versioning, is_remembered) = self.reader.versioning.of(&self.reader.s3, &location.bucket).await?;
         if versioning != Versioning::Off {
             return self.open_listed(location, etag).await;
         }
         let opened = self.open_current(location, etag).await?;
         if is_remembered && matches!(opened, Opened::Stale | Opened::Missing) {
             // the bucket may have begun to keep versions; then the announced one may still be there
-            self.versioning.forget(&location.bucket);
-            if self.versioning.of(&self.s3, &location.bucket).await?.0 != Versioning::Off {
+            self.reader.versioning.forget(&location.bucket);
+            if self.reader.versioning.of(&self.reader.s3, &location.bucket).await?.0 != Versioning::Off {
                 return self.open_listed(location, etag).await;
             }
         }
@@ -243,7 +260,7 @@ impl<C: Claims> ObjectReader<C> {
 
     /// The announcement names the version.
     async fn open_version(&self, location: &ObjectLocation, version_id: &str) -> Result<Opened, ReadError> {
-        let key = self.reservations.lock(location).await;
+        let key = self.reader.reservations.lock(location).await;
         if self.is_claimed(location, version_id).await? {
             return Ok(Opened::Duplicate);
         }
@@ -255,10 +272,10 @@ impl<C: Claims> ObjectReader<C> {
 
     /// The announcement names no version, the bucket keeps them.
     async fn open_listed(&self, location: &ObjectLocation, etag: Option<&str>) -> Result<Opened, ReadError> {
-        let key = self.reservations.lock(location).await;
+        let key = self.reader.reservations.lock(location).await;
         let listed = {
             let _permit = self.permit().await;
-            self.s3.list_versions(&location.bucket, &location.key).await?
+            self.reader.s3.list_versions(&location.bucket, &location.key).await?
         };
         if listed.is_empty() {
             return Ok(Opened::Missing);
@@ -294,7 +311,7 @@ impl<C: Claims> ObjectReader<C> {
 
     /// The bucket keeps no versions.
     async fn open_current(&self, location: &ObjectLocation, etag: Option<&str>) -> Result<Opened, ReadError> {
-        let unsettled = self.reservations.lock(location).await.reserve("");
+        let unsettled = self.reader.reservations.lock(location).await.reserve("");
         let pin = Pin { version_id: None, etag };
         let opened = self
             .open_pinned(
@@ -326,7 +343,7 @@ impl<C: Claims> ObjectReader<C> {
         reservation: Reservation,
     ) -> Result<Opened, ReadError> {
         let permit = self.permit().await;
-        let body = match self.s3.open(&location.bucket, &location.key, pin).await {
+        let body = match self.reader.s3.open(&location.bucket, &location.key, pin).await {
             Ok(body) => body,
             Err(error) if error.is_missing() => return Ok(Opened::Missing),
             Err(error) if error.is_precondition_failed() => return Ok(Opened::Stale),
@@ -340,12 +357,12 @@ impl<C: Claims> ObjectReader<C> {
             last_modified: head.last_modified,
             size_bytes: head.size_bytes,
         };
-        let is_too_large = version.size_bytes > self.object_bytes_max;
+        let is_too_large = version.size_bytes > self.reader.object_bytes_max;
         Ok(Opened::Ready(Box::new(OpenedObject { version, body, is_too_large, reservation, permit })))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.in_flight).acquire_owned().await.expect("the semaphore is never closed")
+        Arc::clone(&self.reader.in_flight).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     async fn is_claimed(&self, location: &ObjectLocation, version: &str) -> Result<bool, ReadError> {
@@ -353,7 +370,7 @@ impl<C: Claims> ObjectReader<C> {
     }
 
     async fn claimed(&self, location: &ObjectLocation, versions: &[String]) -> Result<HashSet<String>, ReadError> {
-        self.claims.claimed(location, versions).await.map_err(|error| ReadError::Claims {
+        self.reader.claims.claimed(location, versions, self.replaced).await.map_err(|error| ReadError::Claims {
             bucket: location.bucket.clone(),
             key: location.key.clone(),
             kind: error.kind,

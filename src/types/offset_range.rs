@@ -31,6 +31,13 @@ impl OffsetRange {
         self.first == self.next
     }
 
+    /// What of it lies outside `other`, before and behind.
+    pub fn minus(self, other: Self) -> Vec<Self> {
+        let before = Self { first: self.first, next: self.next.min(other.first) };
+        let behind = Self { first: self.first.max(other.next), next: self.next };
+        [before, behind].into_iter().filter(|range| range.first < range.next).collect()
+    }
+
     pub fn contains(self, offset: i64) -> bool {
         self.first <= offset && offset < self.next
     }
@@ -39,5 +46,24 @@ impl OffsetRange {
 impl fmt::Display for OffsetRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}, {})", self.first, self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: i64, next: i64) -> OffsetRange {
+        OffsetRange::new(first, next).expect("a range of the test's own")
+    }
+
+    #[test]
+    fn minus_leaves_what_lies_before_and_behind() {
+        assert_eq!(range(10, 20).minus(range(12, 15)), [range(10, 12), range(15, 20)]);
+        assert_eq!(range(10, 20).minus(range(0, 15)), [range(15, 20)]);
+        assert_eq!(range(10, 20).minus(range(15, 30)), [range(10, 15)]);
+        assert_eq!(range(10, 20).minus(range(10, 20)), []);
+        assert_eq!(range(10, 20).minus(range(30, 40)), [range(10, 20)]);
+        assert_eq!(range(10, 20).minus(range(0, 5)), [range(10, 20)]);
     }
 }

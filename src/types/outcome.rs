@@ -28,6 +28,8 @@ outcome! {
         Absent = "absent",
         /// An operator moved the group past it.
         Skipped = "skipped",
+        /// A replay found its message deleted: what the replaced micro-batch made of it stands.
+        Carried = "carried",
     }
 }
 
@@ -46,6 +48,8 @@ outcome! {
         Quarantined = "quarantined",
         /// Its connector is stopped.
         Parked = "parked",
+        /// A replay found it gone: the rows that the replaced micro-batch made of it stand.
+        Carried = "carried",
     }
 }
 

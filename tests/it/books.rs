@@ -51,6 +51,7 @@ impl Owner {
             last_message: None,
             oldest_message_at: None,
             outbox_topic: "staged".into(),
+            replaces: Vec::new(),
         }
     }
 

@@ -72,10 +72,10 @@ async fn duplicates_leave_one_row_and_are_counted() {
     let warehouse = Warehouse::new().await;
     let row = transaction(1, "1.00", Some("2026-11-23T09:00:01Z"));
     let first = warehouse.load_rows(1, "transactions", &[row.clone(), row.clone(), transaction(2, "1.00", None)]).await;
-    assert_eq!(first, TableCounts { inserted: 2, updated: 0, unchanged_or_older: 1, inferred: 0 });
+    assert_eq!(first, TableCounts { inserted: 2, updated: 0, unchanged_or_older: 1, ..TableCounts::default() });
     let newer = transaction(1, "2.00", Some("2026-11-23T09:00:02Z"));
     let second = warehouse.load_rows(2, "transactions", &[row, newer, transaction(3, "1.00", None)]).await;
-    assert_eq!(second, TableCounts { inserted: 1, updated: 1, unchanged_or_older: 1, inferred: 0 });
+    assert_eq!(second, TableCounts { inserted: 1, updated: 1, unchanged_or_older: 1, ..TableCounts::default() });
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, "3");
 }
 

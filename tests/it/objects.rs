@@ -13,7 +13,7 @@ use sluice::client::s3::{Pin, S3Client};
 use sluice::config::{Limits, S3Endpoint};
 use sluice::source::notification::{Announcement, ObjectEvent, decode};
 use sluice::source::object_reader::{Claims, ClaimsError, ObjectReader};
-use sluice::types::ObjectLocation;
+use sluice::types::{MicroBatchId, ObjectLocation};
 
 mod client;
 mod keys;
@@ -34,7 +34,12 @@ struct MemoryClaims {
 }
 
 impl Claims for &'static MemoryClaims {
-    async fn claimed(&self, location: &ObjectLocation, versions: &[String]) -> Result<HashSet<String>, ClaimsError> {
+    async fn claimed(
+        &self,
+        location: &ObjectLocation,
+        versions: &[String],
+        _replaced: Option<MicroBatchId>,
+    ) -> Result<HashSet<String>, ClaimsError> {
         let claimed = self.claimed.lock().expect("no test panics while it holds it");
         let is_claimed = |version: &&String| claimed.contains(&(location.clone(), (*version).clone()));
         Ok(versions.iter().filter(is_claimed).cloned().collect())
@@ -73,6 +78,7 @@ fn limits() -> Limits {
         s3_requests_per_s: None,
         drain_deadline: Duration::from_secs(25),
         start_deadline: Duration::from_mins(1),
+        sweep_interval: Duration::from_secs(3600),
     }
 }
 

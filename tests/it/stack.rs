@@ -56,14 +56,19 @@ impl Stack {
 
     /// One of Kafka's own tools.
     pub(crate) fn kafka(&self, args: &[&str]) -> String {
-        let output = Command::new(repository().join("compose/native"))
+        let output = self.kafka_output(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The same, however it ends.
+    pub(crate) fn kafka_output(&self, args: &[&str]) -> Output {
+        Command::new(repository().join("compose/native"))
             .arg("kafka")
             .args(["--state".as_ref(), self.state.as_os_str()])
             .args(args)
             .output()
-            .expect("bash runs");
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+            .expect("bash runs")
     }
 }
 
@@ -135,6 +140,49 @@ impl World {
         let migrated = world.sluice(&["migrate"]);
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
         world
+    }
+
+    /// Reads the same topics and the same bucket, with connectors that are copies, into its own lake and databases.
+    pub(crate) async fn twin(world: &Self) -> Self {
+        let mut twin = Self::on(world.stack, 1, None).await;
+        twin.notifications.clone_from(&world.notifications);
+        twin.records.clone_from(&world.records);
+        twin.raw_bucket.clone_from(&world.raw_bucket);
+        let own = [
+            "SLUICE_KAFKA__GROUP",
+            "SLUICE_KAFKA__STAGED_BATCHES_TOPIC",
+            "SLUICE_S3__LAKE_BUCKET",
+            "SLUICE_CONNECTORS_DIR",
+            "SLUICE_CATALOG__DSN",
+            "SLUICE_WAREHOUSE__DSN",
+        ];
+        let others = world.env.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+        twin.env.extend(others.map(|(name, value)| (name.clone(), value.clone())));
+        std::fs::remove_dir_all(twin.folder.join("connectors")).expect("the folder is ours");
+        std::fs::create_dir_all(twin.folder.join("connectors")).expect("the folder is ours");
+        for entry in std::fs::read_dir(world.folder.join("connectors")).expect("the folder is ours") {
+            let path = entry.expect("readable").path();
+            let to = twin.folder.join("connectors").join(path.file_name().expect("a file"));
+            std::fs::copy(&path, to).expect("the folder is ours");
+        }
+        twin
+    }
+
+    /// Changes the text of every connector.
+    pub(crate) fn edit_connectors(&self, change: impl Fn(String) -> String) {
+        for entry in std::fs::read_dir(self.folder.join("connectors")).expect("the folder is ours") {
+            let path = entry.expect("readable").path();
+            let text = std::fs::read_to_string(&path).expect("readable");
+            std::fs::write(&path, change(text)).expect("the folder is ours");
+        }
+    }
+
+    pub(crate) async fn make_topic(&self, name: &str, partitions: i32) {
+        use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+        let admin: AdminClient<_> = self.kafka_config().create().expect("a valid configuration");
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("the broker answers");
+        created[0].as_ref().expect("a new topic");
     }
 
     async fn make_topics(&self, partitions: i32, with_notifications: bool) {
@@ -242,9 +290,14 @@ impl World {
 
     /// Starts `sluice run`; its log goes to the world's folder.
     pub(crate) fn run(&self) -> Running {
+        self.run_with(&[])
+    }
+
+    pub(crate) fn run_with(&self, args: &[&str]) -> Running {
         let log = self.folder.join(format!("run-{}.log", uuid::Uuid::new_v4().simple()));
         let file = std::fs::File::create(&log).expect("the folder is ours");
-        let child = self.command(&["run"]).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
+        let mut command = self.command(&["run"]);
+        let child = command.args(args).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
         Running { child: Some(child) }
     }
 
@@ -268,6 +321,29 @@ impl World {
 
     pub(crate) async fn warehouse(&self) -> tokio_postgres::Client {
         connect(&self.env["SLUICE_WAREHOUSE__DSN"]).await
+    }
+
+    /// A backup of the catalog, as an operator takes it.
+    pub(crate) fn dump_catalog(&self) -> PathBuf {
+        let file = self.folder.join(format!("catalog-{}.sql", uuid::Uuid::new_v4().simple()));
+        let dumped = Command::new("pg_dump")
+            .args(["--clean", "--if-exists", "--file"])
+            .arg(&file)
+            .arg(&self.env["SLUICE_CATALOG__DSN"])
+            .output()
+            .expect("pg_dump comes with PostgreSQL's client");
+        assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+        file
+    }
+
+    pub(crate) async fn restore_catalog(&self, dump: &Path) {
+        let restored = Command::new("psql")
+            .args(["--quiet", "--set", "ON_ERROR_STOP=1", "--file"])
+            .arg(dump)
+            .arg(&self.env["SLUICE_CATALOG__DSN"])
+            .output()
+            .expect("psql comes with PostgreSQL's client");
+        assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
     }
 
     /// Sums of a ledger as `outcome` → count.

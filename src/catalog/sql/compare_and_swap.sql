@@ -2,6 +2,7 @@
 -- Hits no row where the fence or the position moved on: fenced (FENCE-1, OFF-2).
 UPDATE catalog.source_partition
    SET next_offset = $4,
+       replay_until = CASE WHEN $4 >= replay_until THEN NULL ELSE replay_until END,
        last_message_offset = coalesce($5::bigint, last_message_offset),
        last_message_timestamp_ms = CASE WHEN $5::bigint IS NULL THEN last_message_timestamp_ms ELSE $6 END,
        last_message_sha256 = CASE WHEN $5::bigint IS NULL THEN last_message_sha256 ELSE $7 END

@@ -6,8 +6,9 @@ UPDATE catalog.micro_batch b
  WHERE p.source_partition_id = b.source_partition_id
    AND b.micro_batch_id = (
         SELECT micro_batch_id FROM catalog.micro_batch
-         WHERE state = 'live' AND loaded_at IS NULL AND row_out_count > 0
+         WHERE state = 'live' AND loaded_at IS NULL AND needs_load
            AND (load_lease_until IS NULL OR load_lease_until < now())
          ORDER BY committed_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING b.micro_batch_id, b.source_partition_id, lower(b.offsets) AS first, upper(b.offsets) AS next,
-          b.oldest_message_at, p.topic, p.topic_partition
+          b.oldest_message_at, p.topic, p.topic_partition,
+          EXISTS (SELECT FROM catalog.micro_batch d WHERE d.superseded_by = b.micro_batch_id) AS replaces

@@ -1,5 +1,6 @@
--- Called by: load, in the transaction that writes the rows (LOAD-1), after the shards are locked.
+-- Called by: load, in the transaction that writes the rows (LOAD-1), after the source and the shards are locked.
 -- No row inserted: the micro-batch is loaded already. Waits for another transaction that loads it.
-INSERT INTO warehouse.load_state (micro_batch_id, source_partition_id, offsets, row_count)
+INSERT INTO warehouse.load_state AS s (micro_batch_id, source_partition_id, offsets, row_count)
 VALUES ($1, $2, int8range($3::bigint, $4::bigint), $5)
-ON CONFLICT (micro_batch_id) DO NOTHING
+ON CONFLICT (micro_batch_id) DO UPDATE
+   SET row_count = excluded.row_count, loaded_at = clock_timestamp(), stale = false WHERE s.stale

@@ -46,6 +46,7 @@ impl Warehouse {
             offsets: OffsetRange::new(offset, offset + 1).expect("in order"),
             origins: HashMap::from([((offset, 0), (time(object_time), offset))]),
             parts: parts.iter().map(part).collect(),
+            replaces: false,
         }
     }
 

@@ -96,7 +96,7 @@ async fn memory_can_be_reserved_between_the_headers_and_the_body() {
     let store = Store::unversioned().await;
     store.put("k", "hello").await;
     let event = announced(&store.bucket, "k", None, None);
-    let Opened::Ready(object) = store.reader.open(&event, Auto).await.expect("the store answers") else {
+    let Opened::Ready(object) = store.reader.open(&event, Auto, None).await.expect("the store answers") else {
         panic!("it is there")
     };
     assert_eq!(object.wanted_bytes(), 5);

@@ -1,0 +1,229 @@
+//! The statements that bring a table and its shadow to what the micro-batches make of them: pure text, every
+//! identifier quoted.
+//!
+//! Rows wait in a temporary table with the columns of the shadow (`rows`), resolved and complete. Of all rows of
+//! one key the newest is in the table, the others in the shadow, each once by (identity, lineage): LOAD-2, LOAD-3.
+
+use super::merge_sql::{ORDER, quoted, table_name};
+use super::plan::LoadTable;
+
+/// The parameters `$1, $2, $3` of statements about a range: source, first offset, next offset.
+const IN_RANGE: &str = "t.\"_source\" = $1 AND t.\"_offset\" >= $2 AND t.\"_offset\" < $3";
+
+const LINEAGE: [&str; 4] = ["_source", "_offset", "_record", "_row"];
+
+/// The temporary tables: rows of the micro-batch, and what a replay takes away.
+pub(super) fn create_temporary(table: &LoadTable) -> String {
+    let shadow = table_name(&table.shadow());
+    format!(
+        "CREATE TEMPORARY TABLE {} (LIKE {shadow} INCLUDING DEFAULTS) ON COMMIT DROP;\n\
+         CREATE TEMPORARY TABLE {} (LIKE {shadow} INCLUDING DEFAULTS) ON COMMIT DROP",
+        rows_name(table),
+        gone_name(table)
+    )
+}
+
+pub(super) fn rows_name(table: &LoadTable) -> String {
+    format!("pg_temp.{}", quoted(&format!("sluice_rows_{}", table.number)))
+}
+
+fn gone_name(table: &LoadTable) -> String {
+    format!("pg_temp.{}", quoted(&format!("sluice_gone_{}", table.number)))
+}
+
+/// Takes the rows of a range away that the micro-batch does not make again, exactly as they are. A member stays, as
+/// if a fact had named it and nothing more were known.
+pub(super) fn retract(table: &LoadTable) -> String {
+    let (name, gone, columns) = (table_name(&table.name), gone_name(table), list(table, ""));
+    let unless_made_again = unless_made_again(table);
+    if table.is_fact {
+        return format!(
+            "WITH gone AS (DELETE FROM {name} t WHERE {IN_RANGE} AND {unless_made_again} RETURNING {})\n\
+             INSERT INTO {gone} ({columns}) SELECT {columns} FROM gone",
+            list(table, "t.")
+        );
+    }
+    let emptied: Vec<String> = table
+        .columns
+        .iter()
+        .filter(|column| !table.identity.contains(column))
+        .map(|column| format!("{} = NULL", quoted(column)))
+        .collect();
+    let identity = names(&table.identity, "");
+    format!(
+        "WITH gone AS (UPDATE {name} t SET \"inferred\" = true, {} WHERE {IN_RANGE} AND {unless_made_again} RETURNING {})\n\
+         INSERT INTO {gone} ({identity}, {lineage}) SELECT {identity}, 0, 0, 0, 0 FROM gone",
+        emptied.join(", "),
+        names(&table.identity, "t."),
+        lineage = LINEAGE.map(quoted).join(", "),
+    )
+}
+
+pub(super) fn retract_shadow(table: &LoadTable) -> String {
+    format!("DELETE FROM {} t WHERE {IN_RANGE} AND {}", table_name(&table.shadow()), unless_made_again(table))
+}
+
+/// Puts the best of the shadow in the place of what was taken away.
+pub(super) fn promote(table: &LoadTable) -> String {
+    let (shadow, columns) = (table_name(&table.shadow()), list(table, ""));
+    let identity = names(&table.identity, "s.");
+    let best = format!(
+        "WITH best AS (SELECT DISTINCT ON ({identity}) {identity}, {} FROM {shadow} s\n\
+         WHERE EXISTS (SELECT FROM {} g WHERE {})\n\
+         ORDER BY {identity}, {}),\n\
+         moved AS (DELETE FROM {shadow} s USING best b WHERE {} AND {} RETURNING {})\n",
+        LINEAGE.map(|name| format!("s.{}", quoted(name))).join(", "),
+        gone_name(table),
+        same(&table.identity, "g", "s"),
+        ORDER.map(|name| format!("s.{} DESC", quoted(name))).join(", "),
+        same(&table.identity, "b", "s"),
+        same_lineage("b", "s"),
+        list(table, "s."),
+    );
+    if table.is_fact {
+        return format!("{best}INSERT INTO {} ({columns}) SELECT {columns} FROM moved", table_name(&table.name));
+    }
+    format!(
+        "{best}UPDATE {} t SET \"inferred\" = false, {} FROM moved m WHERE {}",
+        table_name(&table.name),
+        assignments(table, "m"),
+        same(&table.identity, "t", "m")
+    )
+}
+
+/// Rows that are there already, in the table or its shadow.
+pub(super) fn forget_present(table: &LoadTable) -> [String; 2] {
+    [table_name(&table.name), table_name(&table.shadow())].map(|name| {
+        format!(
+            "DELETE FROM {} r USING {name} t WHERE {} AND {}",
+            rows_name(table),
+            same(&table.identity, "t", "r"),
+            same_lineage("t", "r")
+        )
+    })
+}
+
+/// Of rows with one key within the micro-batch, all but the newest go to the shadow.
+pub(super) fn shadow_own_losers(table: &LoadTable) -> String {
+    let (rows, columns) = (rows_name(table), list(table, ""));
+    format!(
+        "WITH ranked AS (SELECT ctid AS place, row_number() OVER (PARTITION BY {} ORDER BY {}) AS rank FROM {rows}),\n\
+         lost AS (DELETE FROM {rows} r USING ranked k WHERE r.ctid = k.place AND k.rank > 1 RETURNING {})\n\
+         INSERT INTO {} ({columns}) SELECT {columns} FROM lost",
+        names(&table.identity, ""),
+        ORDER.map(|name| format!("{} DESC", quoted(name))).join(", "),
+        list(table, "r."),
+        table_name(&table.shadow()),
+    )
+}
+
+/// How many rows meet one of their key in the table. Mostly none, which spares the two statements below.
+pub(super) fn count_held(table: &LoadTable) -> String {
+    format!(
+        "SELECT count(*) FROM {} r JOIN {} t ON {}{}",
+        rows_name(table),
+        table_name(&table.name),
+        same(&table.identity, "t", "r"),
+        is_row(table)
+    )
+}
+
+/// What the table holds and a row outranks goes to the shadow.
+pub(super) fn shadow_outranked(table: &LoadTable) -> String {
+    let (name, shadow, columns) = (table_name(&table.name), table_name(&table.shadow()), list(table, ""));
+    let outranked =
+        format!("{}{} AND ({}) > ({})", same(&table.identity, "t", "r"), is_row(table), order("r"), order("t"));
+    if table.is_fact {
+        return format!(
+            "WITH older AS (DELETE FROM {name} t USING {} r WHERE {outranked} RETURNING {})\n\
+             INSERT INTO {shadow} ({columns}) SELECT {columns} FROM older",
+            rows_name(table),
+            list(table, "t."),
+        );
+    }
+    format!(
+        "INSERT INTO {shadow} ({columns}) SELECT {} FROM {name} t JOIN {} r ON {outranked}",
+        list(table, "t."),
+        rows_name(table),
+    )
+}
+
+/// Rows that what the table holds outranks go to the shadow.
+pub(super) fn shadow_beaten(table: &LoadTable) -> String {
+    let columns = list(table, "");
+    format!(
+        "WITH beaten AS (DELETE FROM {} r USING {} t WHERE {}{} AND NOT ({}) > ({}) RETURNING {})\n\
+         INSERT INTO {} ({columns}) SELECT {columns} FROM beaten",
+        rows_name(table),
+        table_name(&table.name),
+        same(&table.identity, "t", "r"),
+        is_row(table),
+        order("r"),
+        order("t"),
+        list(table, "r."),
+        table_name(&table.shadow()),
+    )
+}
+
+/// The rows that are left are the newest of their keys. By key, so that neighbours land on the same pages. Returns
+/// how many were new keys and how many were not.
+pub(super) fn insert(table: &LoadTable) -> String {
+    let (name, rows, columns) = (table_name(&table.name), rows_name(table), list(table, ""));
+    let by_key = names(&table.identity, "");
+    if table.is_fact {
+        return format!(
+            "WITH inserted AS (INSERT INTO {name} ({columns}) SELECT {columns} FROM {rows} ORDER BY {by_key} RETURNING 1)\n\
+             SELECT count(*) AS inserted, 0::bigint AS updated FROM inserted"
+        );
+    }
+    format!(
+        "WITH written AS (INSERT INTO {name} AS t (\"inferred\", {columns}) SELECT false, {columns} FROM {rows} ORDER BY {by_key}\n\
+         ON CONFLICT ({by_key}) DO UPDATE SET \"inferred\" = false, {} RETURNING (t.xmax = 0) AS is_new)\n\
+         SELECT count(*) FILTER (WHERE is_new) AS inserted, count(*) FILTER (WHERE NOT is_new) AS updated FROM written",
+        assignments(table, "EXCLUDED"),
+    )
+}
+
+/// True of a row `t` that the micro-batch's rows do not contain, with all its values.
+fn unless_made_again(table: &LoadTable) -> String {
+    format!(
+        "NOT EXISTS (SELECT FROM {} r WHERE {} AND {} AND ({}) IS NOT DISTINCT FROM ({}))",
+        rows_name(table),
+        same(&table.identity, "r", "t"),
+        same_lineage("r", "t"),
+        list(table, "r."),
+        list(table, "t."),
+    )
+}
+
+/// An inferred member holds no row.
+fn is_row(table: &LoadTable) -> &'static str {
+    if table.is_fact { "" } else { " AND t.\"_newer_at\" IS NOT NULL" }
+}
+
+fn assignments(table: &LoadTable, from: &str) -> String {
+    let changed = table.columns.iter().filter(|column| !table.identity.contains(column));
+    changed.map(|column| format!("{0} = {from}.{0}", quoted(column))).collect::<Vec<_>>().join(", ")
+}
+
+fn order(alias: &str) -> String {
+    ORDER.map(|name| format!("{alias}.{}", quoted(name))).join(", ")
+}
+
+fn same(columns: &[String], one: &str, other: &str) -> String {
+    let equal = columns.iter().map(|column| format!("{one}.{0} = {other}.{0}", quoted(column)));
+    equal.collect::<Vec<_>>().join(" AND ")
+}
+
+fn same_lineage(one: &str, other: &str) -> String {
+    same(&LINEAGE.map(str::to_owned), one, other)
+}
+
+/// All columns of a row.
+fn list(table: &LoadTable, prefix: &str) -> String {
+    names(&table.columns, prefix)
+}
+
+fn names(columns: &[String], prefix: &str) -> String {
+    columns.iter().map(|column| format!("{prefix}{}", quoted(column))).collect::<Vec<_>>().join(", ")
+}

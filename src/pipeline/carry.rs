@@ -1,0 +1,224 @@
+//! What a replay takes over from the micro-batch it replaces, because its source is gone: the rows of objects that
+//! the raw bucket no longer has, and of messages that the log no longer has.
+//!
+//! # Contract
+//! Rows and dead letters stand as they stood, with their lineage; nothing is cleaned or checked again. What cannot
+//! be brought into the connector's present schema is not guessed: the replay leaves that micro-batch as it is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use thiserror::Error;
+
+use super::context::TransformContext;
+use super::lake_files::{LakeFileError, read_file};
+use super::process::ProcessedMessage;
+use super::replay::Replaced;
+use crate::catalog::{self, BatchFile, CatalogError};
+use crate::client::postgres;
+use crate::client::retry::{RetryPolicy, retry};
+use crate::config::{Connector, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, RECORD_COLUMN, ROW_COLUMN};
+use crate::error::ErrorKind;
+use crate::types::{DeadLetter, ObjectClaim, ObjectLocation, Origin, OriginRows, RejectReason};
+
+/// What is carried over into one micro-batch.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Claims of objects whose messages are gone. Those whose messages are there bring their own.
+    pub claims: Vec<ObjectClaim>,
+    pub rows: Vec<(Arc<Connector>, OriginRows)>,
+    /// Each with the time that decides its date.
+    pub dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+}
+
+#[derive(Debug, Error)]
+pub enum CarryError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    File(#[from] LakeFileError),
+    /// The replay must leave the micro-batch as it is.
+    #[error("rows of connector `{connector}` cannot be carried over: {problem}")]
+    CannotRebuild { connector: String, problem: String },
+}
+
+impl CarryError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Catalog(error) => error.kind(),
+            Self::File(error) => error.kind(),
+            Self::CannotRebuild { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// Reads what must be carried over. `log_first`: messages before it are gone.
+pub(super) async fn carry(
+    context: &TransformContext,
+    retries: &RetryPolicy,
+    replaced: &Replaced,
+    messages: &[ProcessedMessage],
+    log_first: i64,
+) -> Result<Carried, CarryError> {
+    let objects: HashSet<(i64, i32)> = messages
+        .iter()
+        .flat_map(|processed| processed.objects.iter().map(move |object| (processed.message.offset, object)))
+        .filter(|(_, object)| object.carried)
+        .map(|(offset, object)| (offset, object.record))
+        .collect();
+    let mut carried = Carried::default();
+    if log_first <= replaced.offsets.first() && objects.is_empty() {
+        return Ok(carried);
+    }
+    let wanted = Wanted { log_first, objects, replaced };
+    carried.claims = replaced.claims.values().filter(|claim| claim.message_offset < log_first).cloned().collect();
+    carried.claims.sort_by_key(|claim| (claim.message_offset, claim.record));
+    let files = retry(retries, "catalog", CatalogError::kind, || async {
+        let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
+        catalog::batch_files(&client, replaced.id).await
+    })
+    .await?;
+    for file in files {
+        let batches =
+            retry(retries, "s3", LakeFileError::kind, || read_file(&context.lake, &context.lake_bucket, &file)).await?;
+        for batch in &batches {
+            if file.kind == "data" {
+                let connector = context.connectors.by_name(&file.connector).ok_or_else(|| {
+                    let problem = "there is no such connector any more".to_owned();
+                    CarryError::CannotRebuild { connector: file.connector.clone(), problem }
+                })?;
+                let rows = wanted.rows(connector, batch)?;
+                carried.rows.extend(rows.into_iter().map(|rows| (Arc::clone(connector), rows)));
+            } else {
+                carried.dead_letters.extend(wanted.dead_letters(&file, batch)?);
+            }
+        }
+    }
+    carried.dead_letters.sort_by_key(|(letter, _)| (letter.message_offset, letter.record, letter.row));
+    Ok(carried)
+}
+
+struct Wanted<'a> {
+    log_first: i64,
+    objects: HashSet<(i64, i32)>,
+    replaced: &'a Replaced,
+}
+
+impl Wanted<'_> {
+    fn contains(&self, offset: i64, record: i32) -> bool {
+        offset < self.log_first || self.objects.contains(&(offset, record))
+    }
+
+    fn rows(&self, connector: &Arc<Connector>, batch: &RecordBatch) -> Result<Vec<OriginRows>, CarryError> {
+        let cannot = |problem: String| CarryError::CannotRebuild { connector: connector.name.clone(), problem };
+        let offsets = required(batch, OFFSET_COLUMN).map_err(cannot)?.as_primitive::<Int64Type>();
+        let records = required(batch, RECORD_COLUMN).map_err(cannot)?.as_primitive::<Int32Type>();
+        let times = required(batch, ORIGIN_TIME_COLUMN).map_err(cannot)?.as_primitive::<TimestampMillisecondType>();
+        let mut origins: BTreeMap<(i64, i32), i64> = BTreeMap::new();
+        for row in 0..batch.num_rows() {
+            let place = (offsets.value(row), records.value(row));
+            if self.contains(place.0, place.1) {
+                origins.insert(place, times.value(row));
+            }
+        }
+        let mut found = Vec::with_capacity(origins.len());
+        for ((offset, record), time) in origins {
+            let mask: BooleanArray = (0..batch.num_rows())
+                .map(|row| Some((offsets.value(row), records.value(row)) == (offset, record)))
+                .collect();
+            let rows = filter_record_batch(batch, &mask).map_err(|error| cannot(error.to_string()))?;
+            let claim = self.replaced.claims.get(&(offset, record));
+            let origin = Origin {
+                message_offset: offset,
+                record,
+                time: claim.map_or_else(
+                    || DateTime::from_timestamp_millis(time).unwrap_or_default(),
+                    |claim| claim.version.last_modified,
+                ),
+                order_hash: claim.map_or(offset, |claim| claim.version.order_hash()),
+            };
+            found.push(OriginRows { origin, batches: vec![conform(connector, &rows).map_err(cannot)?] });
+        }
+        Ok(found)
+    }
+
+    fn dead_letters(
+        &self,
+        file: &BatchFile,
+        batch: &RecordBatch,
+    ) -> Result<Vec<(DeadLetter, DateTime<Utc>)>, CarryError> {
+        let cannot = |problem: String| CarryError::CannotRebuild { connector: file.connector.clone(), problem };
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| cannot(format!("no column `{name}`")));
+        let text = |name: &str, row: usize| -> Result<Option<String>, CarryError> {
+            let texts = column(name)?.as_string::<i32>();
+            Ok(texts.is_valid(row).then(|| texts.value(row).to_owned()))
+        };
+        let number = |name: &str, row: usize| -> Result<Option<i64>, CarryError> {
+            let numbers = column(name)?.as_primitive::<Int64Type>();
+            Ok(numbers.is_valid(row).then(|| numbers.value(row)))
+        };
+        let time =
+            date_of(&file.table_partition).ok_or_else(|| cannot(format!("no date in `{}`", file.table_partition)))?;
+        let mut letters = Vec::new();
+        for row in 0..batch.num_rows() {
+            let offset = number(OFFSET_COLUMN, row)?.unwrap_or_default();
+            let records = column(RECORD_COLUMN)?.as_primitive::<Int32Type>();
+            let record = records.is_valid(row).then(|| records.value(row));
+            if !self.contains(offset, record.unwrap_or(-1)) {
+                continue;
+            }
+            let reason = text("reason", row)?.unwrap_or_default();
+            let reason = RejectReason::ALL.iter().copied().find(|known| known.as_str() == reason);
+            let (bucket, key) = (text("bucket", row)?, text("key", row)?);
+            letters.push((
+                DeadLetter {
+                    connector: text("connector", row)?.unwrap_or_default(),
+                    reason: reason.ok_or_else(|| cannot("a dead letter has an unknown reason".to_owned()))?,
+                    detail: text("detail", row)?.unwrap_or_default(),
+                    message_offset: offset,
+                    record,
+                    row: number(ROW_COLUMN, row)?,
+                    byte_offset: number("byte_offset", row)?.map(i64::cast_unsigned),
+                    object: bucket.zip(key).map(|(bucket, key)| ObjectLocation { bucket, key }),
+                    object_version: text("version", row)?,
+                    bytes: bytes::Bytes::copy_from_slice(column("bytes")?.as_binary::<i32>().value(row)),
+                },
+                time,
+            ));
+        }
+        Ok(letters)
+    }
+}
+
+fn required<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+    batch.column_by_name(name).ok_or_else(|| format!("the old file lacks column `{name}`"))
+}
+
+/// Rows of the lake as the connector's decoder would make them today.
+fn conform(connector: &Connector, rows: &RecordBatch) -> Result<RecordBatch, String> {
+    let schema = connector.decoded_schema();
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| match rows.column_by_name(field.name()) {
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            None => Err(format!("column `{}` is required now, and the old rows lack it", field.name())),
+            Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
+            Some(array) => cast_with_options(array, field.data_type(), &strict)
+                .map_err(|error| format!("column `{}`: {error}", field.name())),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())
+}
+
+/// Midnight of `date=2026-11-23`.
+fn date_of(table_partition: &str) -> Option<DateTime<Utc>> {
+    let date = table_partition.split('/').find_map(|level| level.strip_prefix("date="))?;
+    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    Some(date.and_time(NaiveTime::MIN).and_utc())
+}
