@@ -82,10 +82,13 @@ pub async fn commit(
     if !swapped {
         return Ok(CommitOutcome::Fenced);
     }
+    crate::telemetry::fail_point!("commit.swapped", catalog);
     if let Some(claimed) = write(&transaction, key, partition, proposal).await.map_err(catalog)? {
         return Ok(CommitOutcome::Claimed(claimed));
     }
+    crate::telemetry::fail_point!("commit.before_commit", catalog);
     transaction.commit().await.map_err(CatalogError::query("commit the micro-batch")).map_err(catalog)?;
+    crate::telemetry::fail_point!("commit.committed", catalog);
     Ok(CommitOutcome::Committed)
 }
 

@@ -66,7 +66,9 @@ where
     for (number, part) in parts.iter().enumerate() {
         copy_in(&transaction, number, part).await?;
     }
+    crate::telemetry::fail_point!("load.copied", LoadError::StillLive);
     lock_shards(&transaction, &locks(parts, &missing)).await?;
+    crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
     if !still_live().await.map_err(LoadError::StillLive)? {
         transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
         return Ok(LoadOutcome::NotLive);
@@ -76,6 +78,7 @@ where
         return Ok(LoadOutcome::AlreadyLoaded);
     }
     let counts = write(&transaction, parts, &missing).await?;
+    crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
     transaction.commit().await.map_err(LoadError::Commit)?;
     Ok(LoadOutcome::Loaded(counts))
 }

@@ -59,10 +59,12 @@ impl BatchWriter<'_> {
     /// Ends with the batch committed, or with the news that it is somebody else's.
     pub(super) async fn write(&self, mut sealed: SealedBatch) -> Result<Written, WriteError> {
         loop {
+            crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
             let (built, back) = self.build(sealed).await?;
             sealed = back;
             self.upload(&built).await?;
+            crate::telemetry::fail_point!("batch.all_put");
             observe("stage", started);
             let started = Instant::now();
             let proposal = &built.proposal;
@@ -117,7 +119,7 @@ impl BatchWriter<'_> {
                     self.context.lake.put(&self.context.lake_bucket, &key, bytes.clone(), Some(sha256), false)
                 })
                 .await
-                .map(|_| ())
+                .map(|_| crate::telemetry::fail_point!("batch.one_put"))
             }
         };
         stream::iter(built.uploads.iter().map(put))

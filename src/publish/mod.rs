@@ -108,7 +108,9 @@ impl Publisher {
             });
         }
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        crate::telemetry::fail_point!("publish.copied", PublishError::Catalog);
         catalog::mark_published(&client, file.file_id).await?;
+        crate::telemetry::fail_point!("publish.marked", PublishError::Catalog);
         self.lake.delete(&self.lake_bucket, &file.pending_key).await.map_err(PublishError::Delete)
     }
 }
