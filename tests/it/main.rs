@@ -11,6 +11,7 @@ mod operations;
 mod pipeline;
 mod positions;
 mod reader;
+#[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
 mod validate;
 mod versions;

@@ -56,8 +56,17 @@ impl Stack {
 
     /// One of Kafka's own tools.
     pub(crate) fn kafka(&self, args: &[&str]) -> String {
+        self.native("kafka", args)
+    }
+
+    /// Stops a server (`kafka`, `postgres`, `raw` or `lake`) and starts it again on its port.
+    pub(crate) fn restart(&self, server: &str) {
+        self.native("restart", &[server]);
+    }
+
+    fn native(&self, command: &str, args: &[&str]) -> String {
         let output = Command::new(repository().join("compose/native"))
-            .arg("kafka")
+            .arg(command)
             .args(["--state".as_ref(), self.state.as_os_str()])
             .args(args)
             .output()
@@ -242,10 +251,16 @@ impl World {
 
     /// Starts `sluice run`; its log goes to the world's folder.
     pub(crate) fn run(&self) -> Running {
+        self.run_with(&HashMap::new())
+    }
+
+    /// `own`: settings of this process alone.
+    pub(crate) fn run_with(&self, own: &HashMap<String, String>) -> Running {
         let log = self.folder.join(format!("run-{}.log", uuid::Uuid::new_v4().simple()));
         let file = std::fs::File::create(&log).expect("the folder is ours");
-        let child = self.command(&["run"]).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
-        Running { child: Some(child) }
+        let mut command = self.command(&["run"]);
+        let child = command.envs(own).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
+        Running { child: Some(child), log }
     }
 
     /// Waits until nothing is in flight.
@@ -321,6 +336,7 @@ impl Drop for World {
 /// A running `sluice run`; killed when dropped.
 pub(crate) struct Running {
     child: Option<Child>,
+    pub(crate) log: PathBuf,
 }
 
 impl Running {
@@ -337,6 +353,11 @@ impl Running {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// How the process has ended, or `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("our own child")
     }
 
     /// SIGTERM; returns the exit code.
