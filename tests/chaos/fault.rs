@@ -141,9 +141,9 @@ impl Fault {
                 freezes(process, point, rng, load).await
             }
             Self::Fail(point) => {
-                let before = process.reached(point);
+                let before = process.reached(point, "error");
                 process.arm(point, &format!("{}*off->1*return(error)", skip(point, rng)));
-                let happened = under_load(process, load, |process| process.reached(point) > before).await;
+                let happened = under_load(process, load, |process| process.reached(point, "error") > before).await;
                 if !happened {
                     process.disarm(point);
                 }
@@ -221,9 +221,9 @@ async fn under_load<'w>(
 /// Waits until the process lingers inside an open micro-batch, then for a random moment less than that.
 async fn gate(process: &mut Process<'_>, rng: &mut StdRng, load: &Load<'_>) -> bool {
     let point = GATES[rng.random_range(0..GATES.len())];
-    let before = process.reached(point);
+    let before = process.reached(point, "linger");
     process.arm(point, &format!("{}*off->1*return(linger:{LINGER_MS})", skip(point, rng)));
-    let inside = under_load(process, load, |process| process.reached(point) > before).await;
+    let inside = under_load(process, load, |process| process.reached(point, "linger") > before).await;
     if !inside {
         process.disarm(point);
     }
@@ -233,14 +233,15 @@ async fn gate(process: &mut Process<'_>, rng: &mut StdRng, load: &Load<'_>) -> b
 
 async fn dies(process: &mut Process<'_>, point: &str, load: &Load<'_>) -> bool {
     let died = under_load(process, load, Process::has_ended).await;
-    let there = process.ended_by() == Some(ABORTED) && process.reached(point) == 1;
+    let there = process.ended_by() == Some(ABORTED) && process.reached(point, "abort") == 1;
     process.restart().await;
     died && there
 }
 
 async fn freezes(process: &mut Process<'_>, point: &str, rng: &mut StdRng, load: &Load<'_>) -> bool {
-    let before = if point == AT_START { 0 } else { process.reached(point) };
-    let reached = under_load(process, load, |process| process.reached(point) > before && process.is_frozen()).await;
+    // nothing else stops a process meanwhile
+    let reached =
+        under_load(process, load, |process| process.reached(point, "freeze") > 0 && process.is_frozen()).await;
     if !reached {
         process.disarm(point);
         return false;

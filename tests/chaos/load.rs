@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use sluice_loadtest::announce::topic_end;
 use sluice_loadtest::{Dataset, ProducePlan, Target, produce};
 use tokio::sync::RwLock;
 
-use crate::stack::World;
+use crate::stack::{World, wait_for};
 
 const OBJECTS: u64 = 16;
 const ROWS_PER_OBJECT: u64 = 30;
@@ -56,5 +57,12 @@ impl<'a> Load<'a> {
         let _servers = self.servers.write().await;
         let stack = self.world.stack;
         tokio::task::spawn_blocking(move || stack.restart(server)).await.expect("the server starts again");
+        // Kafka listens before it leads its topic partitions
+        wait_for("the topic to have leaders", || async {
+            let (endpoints, topic) = (self.world.endpoints(), self.world.notifications.clone());
+            let end = tokio::task::spawn_blocking(move || topic_end(&endpoints, &topic).is_ok());
+            end.await.expect("not cancelled")
+        })
+        .await;
     }
 }

@@ -90,7 +90,9 @@ impl<'a> Process<'a> {
         let mut settings = self.settings.clone();
         settings.insert("FAILPOINTS".to_owned(), fail_points.to_owned());
         // the old one dies first
-        self.signal("KILL");
+        if !self.has_ended() {
+            self.signal("KILL");
+        }
         self.until(DEADLINE, |process| process.running.ended().is_some()).await;
         self.running = self.world.run_with(&settings);
         self.telemetry = self.listening().await;
@@ -132,10 +134,12 @@ impl<'a> Process<'a> {
         std::fs::read(&self.running.log).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
     }
 
-    /// How often a fail point has acted.
-    pub(crate) fn reached(&self, point: &str) -> usize {
-        let point = format!(r#""point":"{point}""#);
-        self.log().lines().filter(|line| line.contains("fail point reached") && line.contains(&point)).count()
+    /// How often a fail point has done this (`abort`, `freeze`, `error`, `linger`) in this process.
+    pub(crate) fn reached(&self, point: &str, action: &str) -> usize {
+        let (point, action) = (format!(r#""point":"{point}""#), format!(r#""action":"{action}"#));
+        let is_it =
+            |line: &&str| line.contains("fail point reached") && line.contains(&point) && line.contains(&action);
+        self.log().lines().filter(is_it).count()
     }
 
     /// The signal that ended it.

@@ -276,3 +276,51 @@ async fn answer_with(to: &mut OwnedWriteHalf, status: &str) {
     // time for the client to read it before the connection goes
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
+
+mod tests {
+    use tokio_postgres::{Client, NoTls};
+
+    use super::*;
+    use crate::alone;
+    use crate::stack::stack;
+
+    async fn connect(dsn: &str) -> Client {
+        let (client, connection) = tokio_postgres::connect(dsn, NoTls).await.expect("PostgreSQL answers");
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Inserts a row in a transaction of its own; true where COMMIT was answered.
+    async fn insert(dsn: &str, number: i32) -> bool {
+        let mut client = connect(dsn).await;
+        let transaction = client.transaction().await.expect("passes");
+        transaction.execute("INSERT INTO cut_commits VALUES ($1)", &[&number]).await.expect("passes");
+        transaction.commit().await.is_ok()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_cut_before_it_arrives_did_not_happen_and_one_whose_answer_is_lost_did() {
+        let _alone = alone().await;
+        let dsn = stack().get("SLUICE_WAREHOUSE__DSN");
+        let (user, server) = dsn.split_once('@').expect("with a user");
+        let (server, database) = server.split_once('/').expect("with a database");
+        let proxy = Proxy::start(server.parse().expect("loopback")).await;
+        let through = format!("{user}@{}/{database}", proxy.address);
+        let direct = connect(dsn).await;
+        direct.batch_execute("CREATE TABLE cut_commits (number int)").await.expect("a new table");
+        let trigger =
+            |skip, action| Trigger { context: b"INSERT INTO cut_commits", pattern: b"COMMIT\0", skip, action };
+
+        assert!(insert(&through, 1).await);
+        proxy.arm(trigger(0, Action::CutBefore));
+        assert!(!insert(&through, 2).await);
+        proxy.arm(trigger(1, Action::LoseAnswer));
+        assert!(insert(&through, 3).await, "the first passes");
+        assert!(!insert(&through, 4).await);
+        assert_eq!(proxy.broken(), 2);
+        assert!(insert(&through, 5).await, "a trigger acts once");
+        let rows = direct.query("SELECT number FROM cut_commits ORDER BY 1", &[]).await.expect("it is there");
+        assert_eq!(rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>(), [1, 3, 4, 5]);
+        direct.batch_execute("DROP TABLE cut_commits").await.expect("ours");
+    }
+}

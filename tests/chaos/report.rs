@@ -14,7 +14,8 @@ pub(crate) struct WorldReport {
     /// Each fault that was tried, and whether it happened.
     pub(crate) faults: Vec<(Fault, bool)>,
     pub(crate) objects: u64,
-    pub(crate) fenced: f64,
+    /// Commits refused because a newer owner existed.
+    pub(crate) fenced: usize,
     pub(crate) unbalanced: i64,
     pub(crate) verified: VerifyReport,
     pub(crate) elapsed: Duration,
@@ -71,7 +72,7 @@ pub(crate) fn table(worlds: &[WorldReport]) -> String {
         worlds.iter().map(|world| world.elapsed).sum::<Duration>().as_secs(),
         sum(|world| world.objects as usize),
         sum(|world| world.verified.rows as usize),
-        sum(|world| world.fenced as usize),
+        sum(|world| world.fenced),
         sum(|world| world.verified.findings.len()),
         sum(|world| world.unbalanced as usize),
     )

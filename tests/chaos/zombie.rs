@@ -37,7 +37,7 @@ async fn a_worker_that_sleeps_between_put_and_commit_is_refused_when_it_wakes() 
     sleeper.arm("batch.all_put", "1*return(freeze)");
     load.produce().await;
     assert!(sleeper.until(DEADLINE, |process| process.is_frozen()).await, "{}", sleeper.log());
-    assert_eq!(sleeper.reached("batch.all_put"), 1);
+    assert_eq!(sleeper.reached("batch.all_put", "freeze"), 1);
     let before = committed(&world, sleeper.pid()).await;
 
     let heir = Process::start(&world).await;
