@@ -9,7 +9,7 @@ use sluice::telemetry::fail_points;
 
 use crate::load::Load;
 use crate::process::{Process, Server};
-use crate::proxy::{Action, Trigger};
+use crate::proxy::{Action, Proxy, Trigger};
 
 /// Longer than the session timeout of the tests: the group gives a frozen member's topic partitions away.
 pub(crate) const FREEZE: Duration = Duration::from_millis(8_000);
@@ -17,6 +17,7 @@ pub(crate) const FREEZE: Duration = Duration::from_millis(8_000);
 const FREEZE_BEYOND_LEASE: Duration = Duration::from_secs(33);
 /// Between a place inside a micro-batch and what is broken there.
 const LINGER_MS: u64 = 600;
+const SLOW: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_WAIT: Duration = Duration::from_secs(8);
 /// SIGABRT and SIGKILL.
@@ -140,15 +141,7 @@ impl Fault {
                 process.arm(point, &format!("{}*off->1*return(freeze)", skip(point, rng)));
                 freezes(process, point, rng, load).await
             }
-            Self::Fail(point) => {
-                let before = process.reached(point, "error");
-                process.arm(point, &format!("{}*off->1*return(error)", skip(point, rng)));
-                let happened = under_load(process, load, |process| process.reached(point, "error") > before).await;
-                if !happened {
-                    process.disarm(point);
-                }
-                happened
-            }
+            Self::Fail(point) => fails(process, point, skip(point, rng), load).await,
             Self::Sigkill => {
                 let inside = gate(process, rng, load).await;
                 process.signal("KILL");
@@ -180,16 +173,18 @@ impl Fault {
                 let trigger = Trigger { context: b"", pattern, skip: rng.random_range(0..5), action };
                 passes(process, server, trigger, load).await
             }
-            Self::CutAll(server) | Self::Refuse(server) | Self::Delay(server) => {
+            Self::CutAll(server) => {
                 let inside = gate(process, rng, load).await;
-                let proxy = process.proxy(server);
-                let before = proxy.broken();
-                match self {
-                    Self::CutAll(_) => proxy.cut_all(),
-                    Self::Refuse(_) => proxy.refuse_for(Duration::from_millis(rng.random_range(500..3_000))),
-                    _ => proxy.delay_for(Duration::from_secs(3)),
-                }
-                inside & under_load(process, load, |process| process.proxy(server).broken() > before).await
+                inside & suffers(process, server, load, Proxy::cut_all).await
+            }
+            Self::Refuse(server) => {
+                let inside = gate(process, rng, load).await;
+                let time = Duration::from_millis(rng.random_range(500..3_000));
+                inside & suffers(process, server, load, |proxy| proxy.refuse_for(time)).await
+            }
+            Self::Delay(server) => {
+                let inside = gate(process, rng, load).await;
+                inside & suffers(process, server, load, |proxy| proxy.delay_for(SLOW)).await
             }
         }
     }
@@ -238,6 +233,16 @@ async fn dies(process: &mut Process<'_>, point: &str, load: &Load<'_>) -> bool {
     died && there
 }
 
+async fn fails(process: &mut Process<'_>, point: &str, skip: u32, load: &Load<'_>) -> bool {
+    let before = process.reached(point, "error");
+    process.arm(point, &format!("{skip}*off->1*return(error)"));
+    let happened = under_load(process, load, |process| process.reached(point, "error") > before).await;
+    if !happened {
+        process.disarm(point);
+    }
+    happened
+}
+
 async fn freezes(process: &mut Process<'_>, point: &str, rng: &mut StdRng, load: &Load<'_>) -> bool {
     // nothing else stops a process meanwhile
     let reached =
@@ -257,6 +262,13 @@ async fn thaw(process: &mut Process<'_>, after: Duration) -> bool {
     let frozen = frozen && process.is_frozen();
     process.signal("CONT");
     frozen
+}
+
+/// Breaks a way to a server at once.
+async fn suffers(process: &mut Process<'_>, server: Server, load: &Load<'_>, what: impl FnOnce(&Proxy)) -> bool {
+    let before = process.proxy(server).broken();
+    what(process.proxy(server));
+    under_load(process, load, |process| process.proxy(server).broken() > before).await
 }
 
 /// Lets a proxy wait for a pattern.

@@ -98,6 +98,11 @@ impl<'a> Process<'a> {
         self.telemetry = self.listening().await;
     }
 
+    /// SIGTERM; returns the exit code.
+    pub(crate) fn terminate(self) -> Option<i32> {
+        self.running.terminate()
+    }
+
     pub(crate) async fn restart(&mut self) {
         self.replace("").await;
         self.owns_something().await;

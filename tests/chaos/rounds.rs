@@ -5,6 +5,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use sluice_loadtest::verify;
 
 use crate::alone;
 use crate::fault::Fault;
@@ -32,6 +33,23 @@ async fn lane<'a>(world: &'a World, load: &Load<'_>, seed: u64, faults: &[Fault]
     (done, process)
 }
 
+/// Two processes at work, each with half of the faults. May be called again in the same world, with other
+/// faults: what wants all processes stopped, such as a reset of the group's offsets, goes in between.
+async fn two_lanes<'a>(
+    world: &'a World,
+    load: &Load<'_>,
+    seed: u64,
+    faults: &[Fault],
+) -> (Vec<(Fault, bool)>, [Process<'a>; 2]) {
+    let (one, other) = faults.split_at(faults.len() / 2);
+    let ((mut done, one), (others, other)) = tokio::join!(
+        lane(world, load, seed.wrapping_add(1 << 32), one),
+        lane(world, load, seed.wrapping_add(2 << 32), other)
+    );
+    done.extend(others);
+    (done, [one, other])
+}
+
 /// `faults`, in the order that the seed gives them, in a world of their own.
 async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
     println!("world of seed {seed}: {} faults", faults.len());
@@ -40,23 +58,19 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
     let world = World::new(PARTITIONS).await;
     world.without_connector("direct-events");
     let load = Load::new(&world, seed);
-    let (one, other) = faults.split_at(faults.len() / 2);
-    let (mut one, other) = tokio::join!(
-        lane(&world, &load, seed.wrapping_add(1 << 32), one),
-        lane(&world, &load, seed.wrapping_add(2 << 32), other)
-    );
+    let (faults, processes) = two_lanes(&world, &load, seed, &faults).await;
     world.settle();
-    // by the logs: counters died with their processes
-    let fenced = world.logs().matches("commit refused: a newer owner exists").count();
-    one.0.extend(other.0);
-    let verified = sluice_loadtest::verify(&world.endpoints(), &world.ledger()).await.expect("everything can be read");
+    for process in processes {
+        assert_eq!(process.terminate(), Some(0), "SIGTERM drains: {}", world.logs());
+    }
     let report = WorldReport {
         seed,
-        faults: one.0,
+        faults,
         objects: load.objects(),
-        fenced,
+        // by the logs: counters died with their processes
+        fenced: world.logs().matches("commit refused: a newer owner exists").count(),
         unbalanced: unbalanced(&world).await,
-        verified,
+        verified: verify(&world.endpoints(), &world.ledger()).await.expect("everything can be read"),
         elapsed: started.elapsed(),
     };
     println!("seed {seed}: {} in {} s", report.verified.verdict(), report.elapsed.as_secs());
@@ -97,7 +111,7 @@ async fn dying_anywhere_and_broken_commits_and_requests_lose_and_double_nothing(
 /// Deals every kind in turn, in worlds of some faults each, until as many happened as asked for.
 /// `CHAOS_SEED` repeats what was chosen, `CHAOS_WORLD` just the world of that seed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "for `make chaos`: takes the better part of an hour"]
+#[ignore = "for `make chaos`: takes about 17 minutes on two cores"]
 async fn as_many_faults_as_asked_for_lose_and_double_nothing() {
     let _alone = alone().await;
     let wanted = number("CHAOS_ROUNDS").unwrap_or(200) as usize;
