@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test up down bench lint fmt install
+.PHONY: help demo clean-demo test chaos up down bench lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -15,6 +15,7 @@ SLUICE := $(CARGO_TARGET_DIR)/debug/sluice
 TOOLS := $(or $(SLUICE_TOOLS_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice)
 DUCKDB_VERSION := $(shell sed -n 's/^DUCKDB_VERSION=//p' compose/versions.env)
 DEMO_DIR ?= sluice-demo
+ROUNDS ?= 200
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +32,12 @@ test: ## Run every test, on real Kafka, versitygw and PostgreSQL
 	@$(MAKE) --no-print-directory install
 	SLUICE_PROMTOOL=$(TOOLS)/monitoring/usr/bin/promtool SLUICE_AMTOOL=$(TOOLS)/monitoring/usr/bin/amtool \
 	SLUICE_TEST_PYTHON=$(TOOLS)/duckdb-$(DUCKDB_VERSION)/bin/python3 \
-	  cargo test --workspace --locked
+	  cargo test --workspace --locked --features faults
+
+chaos: ## Break ROUNDS things on real servers (ROUNDS=200 SEED=…), then verify that nothing is lost or doubled
+	@compose/native install
+	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) \
+	  cargo test --locked --features faults --test chaos -- --ignored --nocapture
 
 up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
 	@compose/native up
@@ -54,6 +60,6 @@ fmt: ## Format the code
 
 lint: ## Check format, lints, licences and shell scripts
 	cargo fmt --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features faults -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --config .deny.toml check; else echo "skipped: cargo-deny is not installed"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck -x compose/native compose/lib/*.sh .ci/run; else echo "skipped: shellcheck is not installed"; fi

@@ -20,6 +20,8 @@ pub struct RunArgs {
 pub async fn run(settings: &SettingsArgs, args: &RunArgs) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(Need::ALL)?;
     telemetry::init_logs(settings.telemetry.log_format);
+    #[cfg(feature = "faults")]
+    telemetry::fail_points::arm_from_environment();
     let health = Health::default();
     let address = telemetry::serve(settings.telemetry.listen, health.clone()).await.map_err(|error| {
         anyhow::anyhow!("cannot listen on {} (telemetry.listen): {error}", settings.telemetry.listen)

@@ -90,6 +90,7 @@ pub async fn commit(
     if !swapped {
         return Ok(CommitOutcome::Fenced);
     }
+    crate::telemetry::fail_point!("commit.swapped", catalog);
     let dead = catalog::supersede(&transaction, partition, proposal.offsets, id).await.map_err(catalog)?;
     assert_replaces(proposal, &dead)?;
     for rest in
@@ -104,7 +105,9 @@ pub async fn commit(
     if !dead.is_empty() {
         catalog::finish_replay(&transaction, partition, proposal.offsets.next()).await.map_err(catalog)?;
     }
+    crate::telemetry::fail_point!("commit.before_commit", catalog);
     transaction.commit().await.map_err(CatalogError::query("commit the micro-batch")).map_err(catalog)?;
+    crate::telemetry::fail_point!("commit.committed", catalog);
     Ok(CommitOutcome::Committed)
 }
 

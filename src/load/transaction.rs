@@ -109,12 +109,14 @@ impl Load<'_> {
         for (number, part) in self.parts.iter().enumerate() {
             copy_in(&transaction, number, part).await?;
         }
+        crate::telemetry::fail_point!("load.copied", LoadError::StillLive);
         self.lock_source(&transaction, mode).await?;
         if mode == Mode::Fresh && self.is_loaded_over(&transaction).await? {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
+        crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
         let unchanged = if !still_live().await.map_err(LoadError::StillLive)? {
             Some(LoadOutcome::NotLive)
         } else if !self.insert_load_state(&transaction).await? {
@@ -130,6 +132,7 @@ impl Load<'_> {
             self.forget_replaced(&transaction).await?;
         }
         let counts = self.write(&transaction, mode, missing).await?;
+        crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
     }

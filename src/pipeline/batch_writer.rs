@@ -74,10 +74,12 @@ impl BatchWriter<'_> {
             };
         }
         loop {
+            crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
             let (built, back) = self.build(sealed).await?;
             sealed = back;
             self.upload(&built).await?;
+            crate::telemetry::fail_point!("batch.all_put");
             observe("stage", started);
             let started = Instant::now();
             let proposal = &built.proposal;
@@ -151,7 +153,7 @@ impl BatchWriter<'_> {
                     self.context.lake.put(&self.context.lake_bucket, &key, bytes.clone(), Some(sha256), false)
                 })
                 .await
-                .map(|_| ())
+                .map(|_| crate::telemetry::fail_point!("batch.one_put"))
             }
         };
         stream::iter(built.uploads.iter().map(put))

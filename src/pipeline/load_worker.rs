@@ -69,6 +69,7 @@ impl LoadWorker {
                 catalog::is_live(&client, leased.id).await
             })
             .await?;
+        crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
         let result = match outcome {
             LoadOutcome::Loaded(_) => "loaded",
             LoadOutcome::AlreadyLoaded => "already_loaded",

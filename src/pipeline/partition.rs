@@ -190,6 +190,7 @@ impl PartitionWorker {
 
     /// The advisory copy of the catalog's position.
     fn commit_offset(&self, ownership: &Ownership, offset: i64, batch: uuid::Uuid) {
+        crate::telemetry::fail_point!("offset.before_commit");
         let tag = OffsetTag { catalog_id: ownership.catalog_id, fence: ownership.fence.0, batch };
         if let Err(error) = self.consumer.commit_tagged(self.topic_partition(), offset, &tag.to_string()) {
             tracing::warn!(component = "source", topic_partition = %self.topic_partition(), error = %chain(&error), "offset commit failed, the next one carries it");

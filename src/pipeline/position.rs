@@ -85,6 +85,7 @@ pub async fn take_over(
     let fence = Fence::generate();
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     let partition = catalog::install_fence(&client, &key, fence, &context.process).await?;
+    crate::telemetry::fail_point!("take_over.fence_installed", TakeOverError::Catalog);
     let log = observe_log(kafka, topic_partition).await?;
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;

@@ -31,6 +31,7 @@ pub async fn send_outbox(catalog: &Pool, producer: &FutureProducer) -> Result<us
         sent.map_err(|(source, _)| KafkaError::Send { topic: entry.topic.clone(), source })
     });
     try_join_all(sends).await?;
+    crate::telemetry::fail_point!("outbox.sent", PublishError::Catalog);
     let ids: Vec<i64> = entries.iter().map(|entry| entry.outbox_id).collect();
     catalog::mark_sent(&transaction, &ids).await?;
     transaction.commit().await.map_err(CatalogError::query("mark manifests sent"))?;

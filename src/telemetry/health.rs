@@ -71,6 +71,8 @@ pub async fn serve(listen: SocketAddr, health: Health) -> std::io::Result<Socket
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || ready(health.clone())))
         .route("/metrics", get(exposition));
+    #[cfg(feature = "faults")]
+    let router = router.merge(super::fail_points::endpoint());
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(component = "telemetry", error = %error, "the endpoint ended");

@@ -12,6 +12,7 @@ mod pipeline;
 mod positions;
 mod reader;
 mod replay;
+#[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
 mod validate;
 mod versions;

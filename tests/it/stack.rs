@@ -63,8 +63,18 @@ impl Stack {
 
     /// The same, however it ends.
     pub(crate) fn kafka_output(&self, args: &[&str]) -> Output {
+        self.native("kafka", args)
+    }
+
+    /// Stops a server (`kafka`, `postgres`, `raw` or `lake`) and starts it again on its port.
+    pub(crate) fn restart(&self, server: &str) {
+        let output = self.native("restart", &[server]);
+        assert!(output.status.success(), "{server}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn native(&self, command: &str, args: &[&str]) -> Output {
         Command::new(repository().join("compose/native"))
-            .arg("kafka")
+            .arg(command)
             .args(["--state".as_ref(), self.state.as_os_str()])
             .args(args)
             .output()
@@ -290,15 +300,16 @@ impl World {
 
     /// Starts `sluice run`; its log goes to the world's folder.
     pub(crate) fn run(&self) -> Running {
-        self.run_with(&[])
+        self.run_with(&HashMap::new(), &[])
     }
 
-    pub(crate) fn run_with(&self, args: &[&str]) -> Running {
+    /// `own`: settings of this process alone; `args` follow `run`.
+    pub(crate) fn run_with(&self, own: &HashMap<String, String>, args: &[&str]) -> Running {
         let log = self.folder.join(format!("run-{}.log", uuid::Uuid::new_v4().simple()));
         let file = std::fs::File::create(&log).expect("the folder is ours");
         let mut command = self.command(&["run"]);
-        let child = command.args(args).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
-        Running { child: Some(child) }
+        let child = command.args(args).envs(own).stderr(file).stdout(Stdio::null()).spawn().expect("the binary runs");
+        Running { child: Some(child), log }
     }
 
     /// Waits until nothing is in flight.
@@ -397,6 +408,7 @@ impl Drop for World {
 /// A running `sluice run`; killed when dropped.
 pub(crate) struct Running {
     child: Option<Child>,
+    pub(crate) log: PathBuf,
 }
 
 impl Running {
@@ -413,6 +425,11 @@ impl Running {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// How the process has ended, or `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("our own child")
     }
 
     /// SIGTERM; returns the exit code.

@@ -1,5 +1,7 @@
 //! Replays over what is no longer there, or not there yet.
 
+use std::collections::HashMap;
+
 use sluice_loadtest::{Dataset, ProducePlan};
 
 use super::compare::{EndState, published};
@@ -107,7 +109,7 @@ async fn what_cannot_be_rebuilt_stays_as_it_is() {
 async fn publisher_and_loader_may_be_behind_on_what_is_replaced() {
     let world = world().await;
     produce_onto(&world, small(&world, 1), &[0]).await;
-    let transform = world.run_with(&["--role", "transform"]);
+    let transform = world.run_with(&HashMap::new(), &["--role", "transform"]);
     let read = "SELECT coalesce(max(next_offset), 0) FROM catalog.source_partition";
     wait_for("everything to be committed", || async { count(&world, read).await == 20 }).await;
     assert_eq!(transform.terminate(), Some(0));
