@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::load::Load;
 use crate::process::Process;
 use crate::report::{WorldReport, table};
-use crate::stack::World;
+use crate::stack::{World, wait_for};
 
 /// Faults of one world, before it is settled and verified.
 const FAULTS_PER_WORLD: usize = 34;
@@ -58,7 +58,17 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
     let world = World::new(PARTITIONS).await;
     world.without_connector("direct-events");
     let load = Load::new(&world, seed);
-    let (faults, processes) = two_lanes(&world, &load, seed, &faults).await;
+    // the second half of the faults falls into a replay of what the first half has left
+    let (before, after) = faults.split_at(faults.len() / 2);
+    let (mut done, processes) = two_lanes(&world, &load, seed, before).await;
+    for process in processes {
+        assert_eq!(process.terminate(), Some(0), "SIGTERM drains: {}", world.logs());
+    }
+    let reset = move_back(&world, seed).await;
+    println!("seed {seed}: replay by {reset}");
+    let (others, processes) = two_lanes(&world, &load, seed.wrapping_add(1 << 40), after).await;
+    done.extend(others);
+    let faults = done;
     world.settle();
     for process in processes {
         assert_eq!(process.terminate(), Some(0), "SIGTERM drains: {}", world.logs());
@@ -78,6 +88,19 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
         println!("{}\n{}", report.verified.display(30), world.logs());
     }
     report
+}
+
+/// Moves the group as an operator does, when nobody is in it.
+async fn move_back(world: &World, seed: u64) -> &'static str {
+    let to = [&["--to-earliest"][..], &["--shift-by", "-7"], &["--by-duration", "PT20S"]][(seed % 3) as usize];
+    let mut args = vec!["groups", "--group", &world.name, "--topic", &world.notifications, "--reset-offsets", "--execute"];
+    args.extend(to);
+    wait_for("the group to be empty and moved", || async {
+        let output = world.stack.kafka_output(&args);
+        output.status.success() && !String::from_utf8_lossy(&output.stdout).contains("Error")
+    })
+    .await;
+    to[0]
 }
 
 async fn unbalanced(world: &World) -> i64 {

@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod hostile;
+mod replaced;
 mod schemas;
 mod together;
 
