@@ -19,6 +19,7 @@ pub struct LeasedBatch {
     pub oldest_message_at: Option<DateTime<Utc>>,
     /// Whether it replaces another micro-batch, which may be loaded.
     pub replaces: bool,
+    pub mask_rev: i32,
 }
 
 /// A file of a micro-batch: at `published_key`, or still at `pending_key`.
@@ -32,8 +33,28 @@ pub struct BatchFile {
     pub pending_key: String,
     pub published_key: String,
     pub published: bool,
+    /// The published copy lacks masked rows; the file as committed is at the pending key.
+    pub is_rewritten: bool,
     pub size_bytes: i64,
+    /// Of the file as committed.
     pub sha256: Vec<u8>,
+}
+
+impl BatchFile {
+    pub(super) fn of(row: &tokio_postgres::Row) -> Self {
+        Self {
+            file_id: row.get("file_id"),
+            kind: row.get("kind"),
+            connector: row.get("connector"),
+            table_partition: row.get("table_partition"),
+            pending_key: row.get("pending_key"),
+            published_key: row.get("published_key"),
+            published: row.get::<_, &str>("state") == "published",
+            is_rewritten: row.get("is_rewritten"),
+            size_bytes: row.get("size_bytes"),
+            sha256: row.get("sha256"),
+        }
+    }
 }
 
 /// The oldest such micro-batch that nobody else is loading.
@@ -53,6 +74,7 @@ pub async fn lease_unloaded_batch(
             offsets: OffsetRange::new(row.get("first"), row.get("next"))?,
             oldest_message_at: row.get("oldest_message_at"),
             replaces: row.get("replaces"),
+            mask_rev: row.get("mask_rev"),
         })
     }))
 }
@@ -62,18 +84,7 @@ pub async fn batch_files(client: &impl GenericClient, id: MicroBatchId) -> Resul
         .query(include_str!("sql/select_batch_files.sql"), &[&id.0])
         .await
         .map_err(CatalogError::query("list the files of a micro-batch"))?;
-    let file = |row: &tokio_postgres::Row| BatchFile {
-        file_id: row.get("file_id"),
-        kind: row.get("kind"),
-        connector: row.get("connector"),
-        table_partition: row.get("table_partition"),
-        pending_key: row.get("pending_key"),
-        published_key: row.get("published_key"),
-        published: row.get::<_, &str>("state") == "published",
-        size_bytes: row.get("size_bytes"),
-        sha256: row.get("sha256"),
-    };
-    Ok(rows.iter().map(file).collect())
+    Ok(rows.iter().map(BatchFile::of).collect())
 }
 
 /// Time and order hash of each (offset, record) of a micro-batch that read an object.
@@ -99,17 +110,10 @@ pub async fn batch_origins(
     Ok(rows.iter().map(origin).collect())
 }
 
-pub async fn is_live(client: &impl GenericClient, id: MicroBatchId) -> Result<bool, CatalogError> {
-    let row = client
-        .query_opt(include_str!("sql/select_batch_state.sql"), &[&id.0])
-        .await
-        .map_err(CatalogError::query("read the state of a micro-batch"))?;
-    Ok(row.is_some_and(|row| row.get::<_, &str>(0) == "live"))
-}
-
-pub async fn mark_loaded(client: &impl GenericClient, id: MicroBatchId) -> Result<(), CatalogError> {
+/// Unless its masks have changed since: then it is to be loaded again.
+pub async fn mark_loaded(client: &impl GenericClient, id: MicroBatchId, mask_rev: i32) -> Result<(), CatalogError> {
     client
-        .execute(include_str!("sql/mark_loaded.sql"), &[&id.0])
+        .execute(include_str!("sql/mark_loaded.sql"), &[&id.0, &mask_rev])
         .await
         .map_err(CatalogError::query("mark a micro-batch loaded"))?;
     Ok(())

@@ -183,6 +183,7 @@ pub async fn insert_claims(
                 &sorted.iter().map(|claim| claim.version.last_modified).collect::<Vec<_>>(),
                 &sorted.iter().map(|claim| claim.version.size_bytes as i64).collect::<Vec<_>>(),
                 &sorted.iter().map(|claim| claim.announced_at).collect::<Vec<_>>(),
+                &column(|claim| claim.overwrite.as_str()),
             ],
         )
         .await

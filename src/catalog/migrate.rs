@@ -146,10 +146,12 @@ impl Database {
             Self::Catalog => &[
                 ("V0001__create_catalog", include_str!("../../migrations/catalog/V0001__create_catalog.sql")),
                 ("V0002__replay", include_str!("../../migrations/catalog/V0002__replay.sql")),
+                ("V0003__masks", include_str!("../../migrations/catalog/V0003__masks.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),
                 ("V0002__shadow", include_str!("../../migrations/warehouse/V0002__shadow.sql")),
+                ("V0003__masks", include_str!("../../migrations/warehouse/V0003__masks.sql")),
             ],
         }
     }

@@ -2,7 +2,8 @@
 //! the caller decides what stands in one transaction.
 //!
 //! # Ordering
-//! Lock order: `source_partition`, then claims sorted by (bucket, key, version). Statements state
+//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), micro-batches whose
+//! masks change by id. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
@@ -11,6 +12,7 @@
 mod claims;
 mod files;
 mod loads;
+mod masks;
 mod micro_batch;
 mod migrate;
 mod outbox;
@@ -21,7 +23,11 @@ mod status;
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use loads::{
-    BatchFile, LeasedBatch, announced, batch_files, batch_origins, is_live, lease_unloaded_batch, mark_loaded,
+    BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded,
+};
+pub use masks::{
+    LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys, mark_rewritten,
+    published_key, set_masks,
 };
 pub use micro_batch::{
     BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,

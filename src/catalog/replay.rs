@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 
 use super::{CatalogError, SourcePartitionId};
-use crate::types::{Fence, MicroBatchId, ObjectClaim, ObjectLocation, ObjectVersion, OffsetRange};
+use crate::types::{Fence, MicroBatchId, ObjectClaim, ObjectLocation, ObjectVersion, OffsetRange, Overwrite};
 
 /// A live micro-batch or a skipped range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,7 @@ pub async fn claims_of(client: &impl GenericClient, id: MicroBatchId) -> Result<
         connector: row.get("connector"),
         quarantined: row.get::<_, &str>("outcome") == "quarantined",
         announced_at: row.get("announced_at"),
+        overwrite: Overwrite::parse(row.get("overwrite")),
     };
     Ok(rows.iter().map(claim).collect())
 }

@@ -13,6 +13,8 @@ pub struct Backlog {
     pub files_pending: i64,
     /// Files of dead micro-batches that they may still see.
     pub files_to_hide: i64,
+    /// Files of live micro-batches whose masks have changed.
+    pub files_to_rewrite: i64,
     pub outbox_pending: i64,
     pub batches_unloaded: i64,
     /// Topic partitions in the middle of a replay.
@@ -47,6 +49,7 @@ pub async fn backlog(client: &impl GenericClient) -> Result<Backlog, CatalogErro
     Ok(Backlog {
         files_pending: row.get("files_pending"),
         files_to_hide: row.get("files_to_hide"),
+        files_to_rewrite: row.get("files_to_rewrite"),
         outbox_pending: row.get("outbox_pending"),
         batches_unloaded: row.get("batches_unloaded"),
         replays_running: row.get("replays_running"),

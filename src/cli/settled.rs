@@ -41,12 +41,13 @@ fn print(found: &InFlight, output: OutputFormat, out: &mut dyn Write) -> anyhow:
             writeln!(
                 out,
                 "in flight: {} messages unread, {} resets waiting, {} replays running, {} files pending, {} files to hide, \
-                 {} manifests unsent, {} micro-batches unloaded",
+                 {} files to rewrite, {} manifests unsent, {} micro-batches unloaded",
                 found.messages_unread,
                 found.resets_waiting,
                 backlog.replays_running,
                 backlog.files_pending,
                 backlog.files_to_hide,
+                backlog.files_to_rewrite,
                 backlog.outbox_pending,
                 backlog.batches_unloaded
             )?;

@@ -91,6 +91,8 @@ pub async fn commit(
         return Ok(CommitOutcome::Fenced);
     }
     crate::telemetry::fail_point!("commit.swapped", catalog);
+    let touched =
+        catalog::lock_object_keys(&transaction, &proposal.claims, &proposal.replaces).await.map_err(catalog)?;
     let dead = catalog::supersede(&transaction, partition, proposal.offsets, id).await.map_err(catalog)?;
     assert_replaces(proposal, &dead)?;
     for rest in
@@ -101,6 +103,9 @@ pub async fn commit(
     let needs_load = proposal.totals.rows_out > 0 || dead.iter().any(|(_, needs_load)| *needs_load);
     if let Some(claimed) = write(&transaction, key, partition, proposal, needs_load).await.map_err(catalog)? {
         return Ok(CommitOutcome::Claimed(claimed));
+    }
+    if !proposal.claims.is_empty() || !dead.is_empty() {
+        catalog::set_masks(&transaction, key, touched).await.map_err(catalog)?;
     }
     if !dead.is_empty() {
         catalog::finish_replay(&transaction, partition, proposal.offsets.next()).await.map_err(catalog)?;

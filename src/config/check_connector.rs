@@ -7,7 +7,7 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawSize, RawSource, RawStaging,
+    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource, RawStaging,
     RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
@@ -16,6 +16,7 @@ use super::{
     CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField, OnFail,
     PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
 };
+use crate::types::Overwrite;
 
 const FILE_SIZE_BYTES_TARGET_DEFAULT: u64 = 128 * 1024 * 1024;
 
@@ -86,9 +87,14 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
                 Some(RawKeyEncoding::Form) => KeyEncoding::Form,
                 Some(RawKeyEncoding::Literal) => KeyEncoding::Literal,
             },
+            overwrite: match raw.overwrite {
+                None | Some(RawOverwrite::Replace) => Overwrite::Replace,
+                Some(RawOverwrite::Append) => Overwrite::Append,
+                Some(RawOverwrite::Reject) => Overwrite::Reject,
+            },
         }
     } else {
-        let given = [("prefix", raw.prefix.is_some()), ("key_encoding", raw.key_encoding.is_some())];
+        let given = [("prefix", raw.prefix.is_some()), ("key_encoding", raw.key_encoding.is_some()), ("overwrite", raw.overwrite.is_some())];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             let help = "name the bucket, or leave it out where each message is a record".to_owned();
             report.add_at_key(&[Key("source"), Key(key)], format!("`{key}` means nothing without `bucket`"), help);

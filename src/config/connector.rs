@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::types::Overwrite;
+
 /// One dataset's way from source to warehouse.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connector {
@@ -37,7 +39,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceKind {
     /// Objects that notifications announce.
-    Objects { bucket: String, prefix: String, key_encoding: KeyEncoding },
+    Objects { bucket: String, prefix: String, key_encoding: KeyEncoding, overwrite: Overwrite },
     /// Each message is one record.
     Records,
 }

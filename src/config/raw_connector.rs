@@ -47,6 +47,19 @@ pub(super) struct RawSource {
     pub(super) format: RawFormat,
     /// How the store spells keys in its notifications.
     pub(super) key_encoding: Option<RawKeyEncoding>,
+    /// What becomes of the rows when an object is written again; default replace.
+    pub(super) overwrite: Option<RawOverwrite>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawOverwrite {
+    /// The rows of the newest version stand.
+    Replace,
+    /// The rows of every version stand.
+    Append,
+    /// The rows of the oldest version stand.
+    Reject,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]

@@ -82,13 +82,13 @@ fn field(field: &Field) -> Value {
 
 fn source_kind(kind: &SourceKind) -> Value {
     match kind {
-        SourceKind::Objects { bucket, prefix, key_encoding } => {
+        SourceKind::Objects { bucket, prefix, key_encoding, overwrite } => {
             let key_encoding = match key_encoding {
                 KeyEncoding::Auto => "auto",
                 KeyEncoding::Form => "form",
                 KeyEncoding::Literal => "literal",
             };
-            json!(["objects", bucket, prefix, key_encoding])
+            json!(["objects", bucket, prefix, key_encoding, overwrite.as_str()])
         }
         SourceKind::Records => json!(["records"]),
     }

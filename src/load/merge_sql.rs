@@ -27,6 +27,14 @@ pub(super) fn copy_in(number: usize) -> String {
     format!("COPY pg_temp.{} FROM STDIN (FORMAT binary)", temporary_name(number))
 }
 
+/// Takes the rows of the offsets `$1` and records `$2` out of part `number`.
+pub(super) fn delete_masked(number: usize) -> String {
+    format!(
+        "DELETE FROM pg_temp.{} s USING unnest($1::int8[], $2::int4[]) AS m (o, r) WHERE s.\"_offset\" = m.o AND s.\"_record\" = m.r",
+        temporary_name(number)
+    )
+}
+
 /// Brings part `number` into the rows of its table: members resolved, the unknown member left out.
 pub(super) fn resolve(plan: &TablePlan, table: &LoadTable, number: usize) -> String {
     let targets = targets(plan);

@@ -55,7 +55,7 @@ use deadpool_postgres::Pool;
 use self::days::KnownDays;
 use self::plan::{LoadTable, TablePlan};
 use self::rows::{PreparedRows, prepare_rows};
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
 use crate::telemetry::metrics;
@@ -74,6 +74,8 @@ pub struct BatchToLoad {
     pub parts: Vec<LoadPart>,
     /// Whether it replaces another micro-batch: rows of these offsets may be loaded.
     pub replaces: bool,
+    /// The masks that its loader knows of; [`LiveBatch`] tells which count.
+    pub mask_rev: i32,
 }
 
 /// Rows of one connector.
@@ -177,15 +179,16 @@ impl Loader {
         Ok(Self { warehouse, plans, tables: tables.collect(), known_days: KnownDays::default() })
     }
 
-    /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked.
+    /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked. Rows
+    /// that are masked then are left out, or taken away.
     pub async fn load<F, Fut>(&self, batch: &BatchToLoad, still_live: F) -> Result<LoadOutcome, LoadError>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<bool, CatalogError>>,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let started = Instant::now();
         let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
-        if transaction::is_loaded(&client, batch.micro_batch_id).await? {
+        if transaction::is_loaded(&client, batch.micro_batch_id, batch.mask_rev).await? {
             return Ok(LoadOutcome::AlreadyLoaded);
         }
         drop(client);

@@ -10,7 +10,7 @@ use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql, reconcile_sql};
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, LiveBatch};
 use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
@@ -33,9 +33,9 @@ enum Mode {
     Replacing,
 }
 
-pub(super) async fn is_loaded(client: &Object, id: MicroBatchId) -> Result<bool, LoadError> {
+pub(super) async fn is_loaded(client: &Object, id: MicroBatchId, mask_rev: i32) -> Result<bool, LoadError> {
     let row = client
-        .query_one(include_str!("sql/select_load_state.sql"), &[&id.0])
+        .query_one(include_str!("sql/select_load_state.sql"), &[&id.0, &mask_rev])
         .await
         .map_err(LoadError::query("read which micro-batches are loaded"))?;
     Ok(row.get(0))
@@ -72,7 +72,7 @@ impl Load<'_> {
     pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<LoadOutcome, LoadError>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<bool, CatalogError>>,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let missing = self.missing_members(client).await?;
         let mode = if self.batch.replaces { Mode::Replacing } else { Mode::Fresh };
@@ -96,7 +96,7 @@ impl Load<'_> {
     ) -> Result<Option<LoadOutcome>, LoadError>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<bool, CatalogError>>,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let transaction = client
             .build_transaction()
@@ -117,17 +117,16 @@ impl Load<'_> {
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
-        let unchanged = if !still_live().await.map_err(LoadError::StillLive)? {
-            Some(LoadOutcome::NotLive)
-        } else if !self.insert_load_state(&transaction).await? {
-            Some(LoadOutcome::AlreadyLoaded)
-        } else {
-            None
+        let (live, unchanged) = match still_live().await.map_err(LoadError::StillLive)? {
+            None => (LiveBatch::default(), Some(LoadOutcome::NotLive)),
+            Some(live) if self.insert_load_state(&transaction, live.mask_rev).await? => (live, None),
+            Some(live) => (live, Some(LoadOutcome::AlreadyLoaded)),
         };
         if unchanged.is_some() {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(unchanged);
         }
+        self.leave_masked_out(&transaction, &live).await?;
         if mode == Mode::Replacing {
             self.forget_replaced(&transaction).await?;
         }
@@ -207,17 +206,31 @@ impl Load<'_> {
     }
 
     /// `false`: another transaction has loaded it.
-    async fn insert_load_state(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
+    async fn insert_load_state(&self, transaction: &Transaction<'_>, mask_rev: i32) -> Result<bool, LoadError> {
         let row_count = self.parts.iter().map(|part| part.rows.row_count as i64).sum::<i64>();
         let (source, first, next) = self.range();
         let inserted = transaction
             .execute(
                 include_str!("sql/insert_load_state.sql"),
-                &[&self.batch.micro_batch_id.0, &source, &first, &next, &row_count],
+                &[&self.batch.micro_batch_id.0, &source, &first, &next, &row_count, &mask_rev],
             )
             .await
             .map_err(LoadError::query("write what is loaded"))?;
         Ok(inserted == 1)
+    }
+
+    async fn leave_masked_out(&self, transaction: &Transaction<'_>, live: &LiveBatch) -> Result<(), LoadError> {
+        if live.masked.is_empty() {
+            return Ok(());
+        }
+        let (offsets, records): (Vec<i64>, Vec<i32>) = live.masked.iter().copied().unzip();
+        for number in 0..self.parts.len() {
+            transaction
+                .execute(&merge_sql::delete_masked(number), &[&offsets, &records])
+                .await
+                .map_err(LoadError::query("leave masked rows out"))?;
+        }
+        Ok(())
     }
 
     async fn forget_replaced(&self, transaction: &Transaction<'_>) -> Result<(), LoadError> {

@@ -35,10 +35,10 @@ impl LakeFileError {
     }
 }
 
-/// The rows of a file, checked against the hash that was committed. From where the catalog says it lies; the
+/// The rows of a file as it was committed, checked against the hash that was committed. From where the catalog says it lies; the
 /// publisher may have moved it meanwhile.
 pub async fn read_file(lake: &S3Client, bucket: &str, file: &BatchFile) -> Result<Vec<RecordBatch>, LakeFileError> {
-    let keys = if file.published {
+    let keys = if file.published && !file.is_rewritten {
         [&file.published_key, &file.pending_key]
     } else {
         [&file.pending_key, &file.published_key]

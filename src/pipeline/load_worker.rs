@@ -66,7 +66,7 @@ impl LoadWorker {
             .loader
             .load(&batch, || async {
                 let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-                catalog::is_live(&client, leased.id).await
+                catalog::live_batch(&client, leased.id).await
             })
             .await?;
         crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
@@ -81,7 +81,7 @@ impl LoadWorker {
             metrics().notification_to_row_seconds.with_label_values::<&str>(&[]).observe(seconds);
         }
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-        catalog::mark_loaded(&client, leased.id).await?;
+        catalog::mark_loaded(&client, leased.id, leased.mask_rev).await?;
         tracing::debug!(component = "load", micro_batch = %leased.id, result, elapsed_ms = started.elapsed().as_millis() as u64, "micro-batch loaded");
         Ok(true)
     }
@@ -111,6 +111,7 @@ impl LoadWorker {
             origins,
             parts: parts.into_values().collect(),
             replaces: leased.replaces,
+            mask_rev: leased.mask_rev,
         })
     }
 }

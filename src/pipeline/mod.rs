@@ -19,6 +19,7 @@ mod partition;
 mod position;
 mod process;
 mod replay;
+mod rewrite;
 mod run;
 mod settled;
 mod start;

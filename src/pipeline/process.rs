@@ -23,7 +23,7 @@ use crate::source::object_reader::{Opened, ReadError, ReadOutcome, Reservation};
 use crate::telemetry::metrics;
 use crate::transform;
 use crate::types::{
-    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
+    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, Overwrite, RejectReason, RowReject,
     TopicPartition,
 };
 
@@ -367,6 +367,10 @@ impl Wanted<'_> {
             connector: self.connector.name.clone(),
             quarantined,
             announced_at: announced_at(self.message),
+            overwrite: match self.connector.source.kind {
+                SourceKind::Objects { overwrite, .. } => overwrite,
+                SourceKind::Records => Overwrite::Append,
+            },
         }
     }
 

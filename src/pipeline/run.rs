@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::context::TransformContext;
 use super::load_worker::{LoadWorker, LoadWorkerError};
 use super::partition::PartitionWorker;
+use super::rewrite::Rewriter;
 use super::start::{StartError, Started, connect};
 use crate::catalog;
 use crate::client::kafka::{self, KafkaError};
@@ -270,6 +271,15 @@ fn start_publish(
         lake: S3Client::new("lake", &settings.s3.lake, rate).owned_by(started.catalog_id),
         lake_bucket: settings.s3.lake_bucket.clone(),
     });
+    let rewriter = Rewriter {
+        catalog: started.catalog.clone(),
+        lake: publisher.lake.clone(),
+        lake_bucket: settings.s3.lake_bucket.clone(),
+    };
+    set.spawn(work(stopped.clone(), Arc::clone(committed), "publish", move || {
+        let rewriter = rewriter.clone();
+        async move { rewriter.rewrite_round().await.map(|count| count > 0).map_err(|error| (error.kind(), chain(&error))) }
+    }));
     set.spawn(sweep(stopped.clone(), Arc::clone(&publisher), settings.limits.sweep_interval));
     set.spawn(work(stopped.clone(), Arc::clone(committed), "publish", move || {
         let publisher = Arc::clone(&publisher);

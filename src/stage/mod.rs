@@ -38,6 +38,7 @@ use crate::error::ErrorKind;
 use crate::types::{FileKind, MicroBatchId, OriginRows, StagedFile, TopicPartition};
 
 pub use dead_letters::encode_dead_letters;
+pub use parquet_file::encode_again;
 
 use parquet_file::{FileSeries, Label};
 use scatter::{Layout, PartitionRows, Source, scatter};

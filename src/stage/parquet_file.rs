@@ -52,7 +52,7 @@ impl FileSeries {
         let mut file = match self.open.take() {
             Some(file) => file,
             None => OpenFile {
-                writer: ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties(&self.label)))?,
+                writer: self.writer()?,
                 row_count: 0,
                 event_time_ms: None,
             },
@@ -70,6 +70,12 @@ impl FileSeries {
             self.open = Some(file);
             Ok(())
         }
+    }
+
+    fn writer(&self) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+        let Label { connector, connector_revision, schema_revision, .. } = &self.label;
+        let properties = properties(connector, connector_revision, schema_revision);
+        ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties))
     }
 
     pub(super) fn finish(mut self) -> Result<Vec<StagedFile>, ParquetError> {
@@ -99,11 +105,28 @@ impl FileSeries {
     }
 }
 
-fn properties(label: &Label) -> WriterProperties {
+/// Rows of an existing file as a file of the same kind. At least one batch, all of one schema.
+pub fn encode_again(
+    connector: &str,
+    connector_revision: &str,
+    schema_revision: &str,
+    batches: &[RecordBatch],
+) -> Result<Bytes, ParquetError> {
+    let properties = properties(connector, connector_revision, schema_revision);
+    let schema = batches.first().map(RecordBatch::schema);
+    let schema = schema.ok_or_else(|| ParquetError::General("a file without rows".to_owned()))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    Ok(Bytes::from(writer.into_inner()?))
+}
+
+fn properties(connector: &str, connector_revision: &str, schema_revision: &str) -> WriterProperties {
     let metadata = [
-        ("sluice.connector", &label.connector),
-        ("sluice.connector_revision", &label.connector_revision),
-        ("sluice.schema_revision", &label.schema_revision),
+        ("sluice.connector", connector),
+        ("sluice.connector_revision", connector_revision),
+        ("sluice.schema_revision", schema_revision),
     ];
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("sluice version ", env!("CARGO_PKG_VERSION")).to_owned())
@@ -111,7 +134,7 @@ fn properties(label: &Label) -> WriterProperties {
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_key_value_metadata(Some(
-            metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value.clone())).to_vec(),
+            metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned())).to_vec(),
         ));
     // Nearly every value is new to a dictionary; differences are small.
     for column in [OFFSET_COLUMN, ROW_COLUMN] {

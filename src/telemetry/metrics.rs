@@ -77,6 +77,7 @@ metrics! {
     staged_bytes: Counter("sluice_staged_bytes_total", ["dataset"], "Bytes of Parquet put to the lake.");
     files_published: Counter("sluice_files_published_total", ["kind"], "Files moved from pending to published.");
     files_hidden: Counter("sluice_files_hidden_total", ["kind"], "Files of replaced micro-batches taken away from listing readers.");
+    files_rewritten: Counter("sluice_files_rewritten_total", [], "Files published again without rows that are masked, or with rows that are masked no more.");
     files_swept: Counter("sluice_files_swept_total", [], "Files found where readers look that no live micro-batch has published, removed.");
     files_pending: Gauge("sluice_files_pending", [], "Files of live micro-batches not yet published.");
     files_to_hide: Gauge("sluice_files_to_hide", [], "Files of replaced micro-batches that are still listed.");

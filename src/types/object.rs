@@ -33,6 +33,38 @@ pub struct ObjectClaim {
     pub quarantined: bool,
     /// Timestamp of the message that announced the object.
     pub announced_at: DateTime<Utc>,
+    pub overwrite: Overwrite,
+}
+
+/// What becomes of the rows of an object's versions when there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overwrite {
+    /// The newest version's stand.
+    #[default]
+    Replace,
+    /// Those of every version stand.
+    Append,
+    /// The oldest version's stand.
+    Reject,
+}
+
+impl Overwrite {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Append => "append",
+            Self::Reject => "reject",
+        }
+    }
+
+    /// As the catalog spells it; anything else appends, which hides nothing.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "replace" => Self::Replace,
+            "reject" => Self::Reject,
+            _ => Self::Append,
+        }
+    }
 }
 
 impl ObjectVersion {

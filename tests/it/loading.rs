@@ -175,7 +175,7 @@ async fn the_same_micro_batch_is_loaded_once() {
 async fn a_micro_batch_that_is_not_live_writes_nothing() {
     let warehouse = Warehouse::new().await;
     let batch = warehouse.batch(1, "2026-11-23T10:00:00Z", &[("transactions", &[transaction(1, "1.00", None)])]);
-    let outcome = warehouse.loader.load(&batch, async || Ok(false)).await.expect("answers");
+    let outcome = warehouse.loader.load(&batch, async || Ok(None)).await.expect("answers");
     assert_eq!(outcome, LoadOutcome::NotLive);
     for table in ["fact_transactions", "load_state", "dim_users WHERE user_key > 0"] {
         assert_eq!(warehouse.value(&format!("SELECT count(*) FROM warehouse.{table}")).await, "0", "{table}");

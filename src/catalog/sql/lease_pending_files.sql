@@ -5,6 +5,8 @@ UPDATE catalog.file
  WHERE file_id IN (
         SELECT f.file_id FROM catalog.file f JOIN catalog.micro_batch b USING (micro_batch_id)
          WHERE f.state = 'pending' AND b.state = 'live'
+           -- else it is rewritten at once
+           AND f.mask_rev = b.mask_rev
            AND (f.lease_until IS NULL OR f.lease_until < now())
          ORDER BY f.file_id LIMIT $1 FOR UPDATE OF f SKIP LOCKED)
 RETURNING file_id, kind, pending_key, published_key, size_bytes, sha256

@@ -10,5 +10,5 @@ UPDATE catalog.micro_batch b
            AND (load_lease_until IS NULL OR load_lease_until < now())
          ORDER BY committed_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 RETURNING b.micro_batch_id, b.source_partition_id, lower(b.offsets) AS first, upper(b.offsets) AS next,
-          b.oldest_message_at, p.topic, p.topic_partition,
+          b.oldest_message_at, b.mask_rev, p.topic, p.topic_partition,
           EXISTS (SELECT FROM catalog.micro_batch d WHERE d.superseded_by = b.micro_batch_id) AS replaces

@@ -3,6 +3,8 @@ SELECT (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (mi
          WHERE f.state = 'pending' AND b.state = 'live') AS files_pending,
        (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (micro_batch_id)
          WHERE f.state <> 'hidden' AND b.state = 'dead') AS files_to_hide,
+       (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (micro_batch_id)
+         WHERE f.state <> 'hidden' AND b.state = 'live' AND f.mask_rev < b.mask_rev) AS files_to_rewrite,
        (SELECT count(*) FROM catalog.outbox WHERE sent_at IS NULL) AS outbox_pending,
        (SELECT count(*) FROM catalog.micro_batch
          WHERE state = 'live' AND loaded_at IS NULL AND needs_load) AS batches_unloaded,

@@ -9,7 +9,7 @@ use arrow::json::ReaderBuilder;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use serde_json::{Value, json};
-use sluice::catalog::{CatalogError, Database, migrate};
+use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
 use sluice::client::postgres;
 use sluice::config::{Connector, Connectors, PostgresSettings, load_connectors};
 use sluice::error::ErrorKind;
@@ -47,6 +47,7 @@ impl Warehouse {
             origins: HashMap::from([((offset, 0), (time(object_time), offset))]),
             parts: parts.iter().map(part).collect(),
             replaces: false,
+            mask_rev: 0,
         }
     }
 
@@ -87,8 +88,8 @@ impl Warehouse {
 }
 
 /// The answer of a catalog that calls every micro-batch live.
-pub(super) async fn live() -> Result<bool, CatalogError> {
-    Ok(true)
+pub(super) async fn live() -> Result<Option<LiveBatch>, CatalogError> {
+    Ok(Some(LiveBatch::default()))
 }
 
 /// Loads, and after a transient error again, a few times. Returns the number of tries.

@@ -1,6 +1,7 @@
 //! Micro-batches that replace others: what goes, what comes back, what stays untouched.
 
 use serde_json::{Value, json};
+use sluice::catalog::LiveBatch;
 use sluice::load::{BatchToLoad, LoadOutcome, TableCounts};
 use sluice::types::{MicroBatchId, OffsetRange};
 
@@ -141,7 +142,7 @@ async fn a_replaced_micro_batch_and_its_successor_loaded_at_once_end_in_the_succ
         let is_replaced = std::sync::Arc::new(AtomicBool::new(false));
         let (one, seen) = (std::sync::Arc::clone(&warehouse), std::sync::Arc::clone(&is_replaced));
         let loading = tokio::spawn(async move {
-            one.loader.load(&old, || async { Ok(!seen.load(Ordering::SeqCst)) }).await.expect("loads")
+            one.loader.load(&old, || async { Ok((!seen.load(Ordering::SeqCst)).then(LiveBatch::default)) }).await.expect("loads")
         });
         tokio::task::yield_now().await;
         is_replaced.store(true, Ordering::SeqCst);

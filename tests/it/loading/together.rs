@@ -146,7 +146,7 @@ async fn a_connection_that_is_cut_leaves_nothing_and_the_next_try_loads() {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND state = 'idle in transaction'";
         warehouse.execute(sql).await.expect("may do so");
-        Ok(true)
+        live().await
     };
     let error = warehouse.loader.load(&batch, cut).await.expect_err("its connection is gone");
     assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
