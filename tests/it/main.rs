@@ -11,6 +11,7 @@ mod operations;
 mod pipeline;
 mod positions;
 mod reader;
+mod recorded;
 mod stack;
 mod validate;
 mod versions;
