@@ -2,6 +2,7 @@
 
 mod books;
 mod cli;
+mod compaction;
 mod database;
 mod hostile;
 mod layers;
