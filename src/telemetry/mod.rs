@@ -4,6 +4,6 @@ mod health;
 mod logs;
 mod metrics;
 
-pub use health::{Health, serve};
+pub use health::{DEPENDENCIES, Health, serve};
 pub use logs::{init as init_logs, init_quiet as init_logs_quiet};
 pub use metrics::{METRICS, MetricKind, MetricSpec, Metrics, metrics};

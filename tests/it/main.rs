@@ -4,6 +4,7 @@ mod books;
 mod cli;
 mod compaction;
 mod database;
+mod dependencies;
 mod hostile;
 mod layers;
 mod loading;
