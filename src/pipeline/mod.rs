@@ -11,6 +11,7 @@ mod batch_writer;
 mod budget;
 mod build;
 mod context;
+mod decode_task;
 mod dependencies;
 mod load_worker;
 mod partition;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::context::TransformContext;
+use super::decode_task::{Fault, on_cpu_thread};
 use crate::client::kafka::Message;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::config::{Connector, SourceKind};
@@ -105,7 +106,7 @@ pub fn memory_estimate(message: &Message) -> u64 {
 pub enum ProcessError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("a decoding task failed")]
+    #[error("a decoding task was cancelled")]
     Task(#[source] tokio::task::JoinError),
 }
 
@@ -311,10 +312,12 @@ impl Wanted<'_> {
         reservation: Reservation,
         fault: Fault,
     ) -> ProcessedObject {
+        let reason = fault.reason;
+        let (bytes, detail) = fault.keep(bytes);
         let letter = DeadLetter {
             connector: self.connector.name.clone(),
-            reason: fault.reason,
-            detail: fault.detail,
+            reason,
+            detail,
             message_offset: self.message.offset,
             record: Some(self.record),
             row: None,
@@ -365,12 +368,6 @@ impl Wanted<'_> {
     }
 }
 
-/// Why an object as a whole cannot be read.
-struct Fault {
-    reason: RejectReason,
-    detail: String,
-}
-
 enum Input {
     Object(Bytes),
     Record(Bytes),
@@ -409,7 +406,7 @@ async fn decode_rows(
             object,
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(ProcessError::Task)
+    on_cpu_thread(work).await.map_err(ProcessError::Task)
 }
 
 fn count_read(connector: &Connector, bytes: u64) {
