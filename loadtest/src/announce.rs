@@ -95,7 +95,7 @@ fn record(object: &AnnouncedObject, source: &str, slash_stays: bool) -> Value {
 }
 
 /// `application/x-www-form-urlencoded`: space is `+`.
-fn form_encode(text: &str, slash_stays: bool) -> String {
+pub fn form_encode(text: &str, slash_stays: bool) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {

@@ -9,6 +9,10 @@ ALTER TABLE catalog.object_claim ADD COLUMN overwrite text NOT NULL DEFAULT 'app
     CHECK (overwrite IN ('replace', 'append', 'reject'));
 ALTER TABLE catalog.object_claim ALTER COLUMN overwrite DROP DEFAULT;
 
+-- Place among the versions of the key, as the store lists them; greater is newer. Null: only one version is claimed, or
+-- the bucket keeps no versions.
+ALTER TABLE catalog.object_claim ADD COLUMN store_order bigint;
+
 -- Grows with each change of a micro-batch's masks: loaders and publishers compare it with what they have done.
 ALTER TABLE catalog.micro_batch ADD COLUMN mask_rev integer NOT NULL DEFAULT 0;
 

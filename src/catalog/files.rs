@@ -54,11 +54,11 @@ fn leased_file(row: &tokio_postgres::Row) -> LeasedFile {
     }
 }
 
-pub async fn mark_hidden(client: &impl GenericClient, file_id: Uuid) -> Result<(), CatalogError> {
+pub async fn mark_hidden(client: &impl GenericClient, file_ids: &[Uuid]) -> Result<(), CatalogError> {
     client
-        .execute(include_str!("sql/mark_hidden.sql"), &[&file_id])
+        .execute(include_str!("sql/mark_hidden.sql"), &[&file_ids])
         .await
-        .map_err(CatalogError::query("mark a file hidden"))?;
+        .map_err(CatalogError::query("mark files hidden"))?;
     Ok(())
 }
 

@@ -58,6 +58,37 @@ impl TouchedKeys {
     }
 }
 
+/// The touched keys of which several versions are claimed in an order that is not known.
+pub async fn unordered_keys(
+    client: &impl GenericClient,
+    key: &PartitionKey,
+    touched: &TouchedKeys,
+) -> Result<Vec<ObjectLocation>, CatalogError> {
+    let (buckets, keys) = touched.columns();
+    let rows = client
+        .query(include_str!("sql/select_unordered_keys.sql"), &[&key.cluster_id, &key.consumer_group, &buckets, &keys])
+        .await
+        .map_err(CatalogError::query("look for versions of unknown order"))?;
+    Ok(rows.iter().map(|row| ObjectLocation { bucket: row.get(0), key: row.get(1) }).collect())
+}
+
+/// Notes the order of the versions of an object, the oldest first, as the store lists them.
+pub async fn order_versions(
+    client: &impl GenericClient,
+    key: &PartitionKey,
+    location: &ObjectLocation,
+    versions: &[String],
+) -> Result<(), CatalogError> {
+    client
+        .execute(
+            include_str!("sql/order_versions.sql"),
+            &[&key.cluster_id, &key.consumer_group, &location.bucket, &location.key, &versions],
+        )
+        .await
+        .map_err(CatalogError::query("note the order of versions"))?;
+    Ok(())
+}
+
 /// Sets the masks of the touched keys; micro-batches whose masks changed are to be published and loaded again.
 pub async fn set_masks(
     client: &impl GenericClient,
@@ -68,10 +99,8 @@ pub async fn set_masks(
     let (buckets, keys) = touched.columns();
     let mut batches = touched.batches;
     for statement in [include_str!("sql/upsert_masks.sql"), include_str!("sql/delete_masks.sql")] {
-        let rows = client
-            .query(statement, &[&key.cluster_id, &key.consumer_group, &buckets, &keys])
-            .await
-            .map_err(failed())?;
+        let rows =
+            client.query(statement, &[&key.cluster_id, &key.consumer_group, &buckets, &keys]).await.map_err(failed())?;
         batches.extend(rows.iter().map(|row| row.get::<_, Uuid>(0)));
     }
     if !batches.is_empty() {

@@ -22,12 +22,10 @@ mod status;
 
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
-pub use loads::{
-    BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded,
-};
+pub use loads::{BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded};
 pub use masks::{
-    LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys, mark_rewritten,
-    published_key, set_masks,
+    LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys,
+    mark_rewritten, order_versions, published_key, set_masks, unordered_keys,
 };
 pub use micro_batch::{
     BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,

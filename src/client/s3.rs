@@ -22,7 +22,7 @@ use aws_sdk_s3::config::{
     StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{BucketVersioningStatus, ChecksumMode, MetadataDirective};
+use aws_sdk_s3::types::{BucketVersioningStatus, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -274,6 +274,27 @@ impl S3Client {
             })?;
         let etag = output.copy_object_result().and_then(|result| result.e_tag());
         Ok(Written { etag: unquoted(etag), version_id: output.version_id().map(ToOwned::to_owned) })
+    }
+
+    /// Deletes objects by the thousand; a missing one is as good.
+    /// Source: Amazon S3 API Reference, DeleteObjects (up to 1000 keys), read 2026-11.
+    pub async fn delete_all(&self, bucket: &str, keys: &[&str]) -> Result<(), S3Error> {
+        for keys in keys.chunks(1000) {
+            self.rate.until_ready().await;
+            let identified = keys.iter().map(|key| ObjectIdentifier::builder().key(*key).build());
+            let identified = identified.collect::<Result<Vec<_>, _>>().expect("each has a key");
+            let delete = Delete::builder().set_objects(Some(identified)).quiet(true).build();
+            let delete = delete.expect("there is at least one");
+            let output = self.sdk.delete_objects().bucket(bucket).delete(delete).send().await.map_err(|error| {
+                let source = self.place.failure(bucket, error);
+                S3Error::Delete { bucket: bucket.to_owned(), key: keys[0].to_owned(), source }
+            })?;
+            // one by one, for an error of its own
+            for key in output.errors().iter().filter_map(|error| error.key()) {
+                self.delete(bucket, key).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes what is current; where the bucket keeps versions this only hides it. No error where there is nothing.

@@ -11,7 +11,7 @@ use crate::catalog::{
 };
 use crate::client::postgres;
 use crate::error::ErrorKind;
-use crate::types::{Fence, MicroBatchId, ObjectClaim, OffsetOutcome, OffsetRange};
+use crate::types::{Fence, MicroBatchId, ObjectClaim, ObjectLocation, OffsetOutcome, OffsetRange};
 
 /// A micro-batch ready to become true: its files lie in `_pending/`.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Proposal {
     pub outbox_topic: String,
     /// Micro-batches that it was made to replace: those that are live over its offsets.
     pub replaces: Vec<MicroBatchId>,
+    /// Versions of objects, the oldest first, of which the commit has asked ([`CommitOutcome::Unordered`]).
+    pub version_orders: Vec<(ObjectLocation, Vec<String>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,9 @@ pub enum CommitOutcome {
     Fenced,
     /// These (offset, record) pairs are claimed by another micro-batch: nothing was written; rebuild.
     Claimed(HashSet<(i64, i32)>),
+    /// Several versions of these objects are claimed, and which is newer only the store knows: nothing was written;
+    /// ask it and propose again.
+    Unordered(Vec<ObjectLocation>),
 }
 
 #[derive(Debug, Error)]
@@ -105,6 +110,13 @@ pub async fn commit(
         return Ok(CommitOutcome::Claimed(claimed));
     }
     if !proposal.claims.is_empty() || !dead.is_empty() {
+        for (location, versions) in &proposal.version_orders {
+            catalog::order_versions(&transaction, key, location, versions).await.map_err(catalog)?;
+        }
+        let unordered = catalog::unordered_keys(&transaction, key, &touched).await.map_err(catalog)?;
+        if !unordered.is_empty() {
+            return Ok(CommitOutcome::Unordered(unordered));
+        }
         catalog::set_masks(&transaction, key, touched).await.map_err(catalog)?;
     }
     if !dead.is_empty() {

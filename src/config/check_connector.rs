@@ -7,8 +7,8 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource, RawStaging,
-    RawWarehouse,
+    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource,
+    RawStaging, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
@@ -94,7 +94,11 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
             },
         }
     } else {
-        let given = [("prefix", raw.prefix.is_some()), ("key_encoding", raw.key_encoding.is_some()), ("overwrite", raw.overwrite.is_some())];
+        let given = [
+            ("prefix", raw.prefix.is_some()),
+            ("key_encoding", raw.key_encoding.is_some()),
+            ("overwrite", raw.overwrite.is_some()),
+        ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             let help = "name the bucket, or leave it out where each message is a record".to_owned();
             report.add_at_key(&[Key("source"), Key(key)], format!("`{key}` means nothing without `bucket`"), help);

@@ -248,6 +248,7 @@ fn record(batch: &BatchToLoad, counts: &LoadCounts) {
             metrics().rows_loaded.with_label_values(&[table.as_str(), result]).inc_by(count);
         }
     }
+    metrics().values_repaired.with_label_values::<&str>(&[]).inc_by(counts.repaired_value_count);
     if counts.repaired_value_count > 0 {
         tracing::warn!(
             component = "load",

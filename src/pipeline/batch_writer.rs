@@ -14,6 +14,7 @@ use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::S3Error;
 use crate::commit::{CommitError, CommitOutcome, Proposal, commit, commit_passed_over};
 use crate::error::ErrorKind;
+use crate::source::object_reader::ReadError;
 use crate::telemetry::metrics;
 use crate::types::{MicroBatchId, ObjectOutcome, OffsetOutcome};
 
@@ -76,17 +77,14 @@ impl BatchWriter<'_> {
         loop {
             crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
-            let (built, back) = self.build(sealed).await?;
+            let (mut built, back) = self.build(sealed).await?;
             sealed = back;
             self.upload(&built).await?;
             crate::telemetry::fail_point!("batch.all_put");
             observe("stage", started);
             let started = Instant::now();
+            let outcome = self.commit(&mut built.proposal).await?;
             let proposal = &built.proposal;
-            let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
-                commit(&self.context.catalog, &self.ownership.key, self.ownership.partition, proposal)
-            })
-            .await?;
             observe("commit", started);
             let topic = &self.ownership.key.topic_partition.topic;
             let result = metrics().micro_batches.clone();
@@ -103,6 +101,7 @@ impl BatchWriter<'_> {
                     self.discard(&built).await;
                     return Ok(Written::Fenced);
                 }
+                CommitOutcome::Unordered(_) => unreachable!("`commit` of this writer answers it"),
                 CommitOutcome::Claimed(lost) => {
                     result.with_label_values(&[topic.as_ref(), "rebuilt"]).inc();
                     tracing::info!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, count = lost.len(), "objects are claimed by another micro-batch, building again");
@@ -124,6 +123,24 @@ impl BatchWriter<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Commits, and asks the store for the order of versions where the commit asks for it.
+    async fn commit(&self, proposal: &mut Proposal) -> Result<CommitOutcome, WriteError> {
+        loop {
+            let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
+                commit(&self.context.catalog, &self.ownership.key, self.ownership.partition, proposal)
+            })
+            .await?;
+            let CommitOutcome::Unordered(locations) = outcome else { return Ok(outcome) };
+            for location in locations {
+                let versions =
+                    retry(&self.retries, "s3", ReadError::kind, || self.context.objects.versions(&location)).await;
+                let versions = versions.map_err(|error| WriteError::Again(error.into()))?;
+                proposal.version_orders.retain(|(known, _)| *known != location);
+                proposal.version_orders.push((location, versions));
             }
         }
     }

@@ -103,6 +103,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
         outbox_topic: context.outbox_topic.clone(),
         replaces: sealed.replaced.iter().map(|replaced| replaced.id).collect(),
+        version_orders: Vec::new(),
     };
     let mut dead_letter_counts = BTreeMap::new();
     for (letter, _) in &collected.dead_letters {

@@ -12,6 +12,8 @@ mod budget;
 mod build;
 mod carry;
 mod context;
+mod decode_task;
+mod dependencies;
 mod lake_files;
 mod load_worker;
 mod open_batch;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::context::TransformContext;
+use super::decode_task::{Fault, on_cpu_thread};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
@@ -23,8 +24,8 @@ use crate::source::object_reader::{Opened, ReadError, ReadOutcome, Reservation};
 use crate::telemetry::metrics;
 use crate::transform;
 use crate::types::{
-    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, Overwrite, RejectReason, RowReject,
-    TopicPartition,
+    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, Overwrite, RejectReason,
+    RowReject, TopicPartition,
 };
 
 use super::budget::MemoryShare;
@@ -127,7 +128,7 @@ pub enum ProcessError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    #[error("a decoding task failed")]
+    #[error("a decoding task was cancelled")]
     Task(#[source] tokio::task::JoinError),
 }
 
@@ -381,10 +382,12 @@ impl Wanted<'_> {
         reservation: Reservation,
         fault: Fault,
     ) -> ProcessedObject {
+        let reason = fault.reason;
+        let (bytes, detail) = fault.keep(bytes);
         let letter = DeadLetter {
             connector: self.connector.name.clone(),
-            reason: fault.reason,
-            detail: fault.detail,
+            reason,
+            detail,
             message_offset: self.message.offset,
             record: Some(self.record),
             row: None,
@@ -437,12 +440,6 @@ impl Wanted<'_> {
     }
 }
 
-/// Why an object as a whole cannot be read.
-struct Fault {
-    reason: RejectReason,
-    detail: String,
-}
-
 enum Input {
     Object(Bytes),
     Record(Bytes),
@@ -481,7 +478,7 @@ async fn decode_rows(
             object,
         })
     };
-    tokio::task::spawn_blocking(work).await.map_err(ProcessError::Task)
+    on_cpu_thread(work).await.map_err(ProcessError::Task)
 }
 
 fn count_read(connector: &Connector, bytes: u64) {

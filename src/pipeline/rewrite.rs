@@ -89,8 +89,12 @@ impl Rewriter {
         let LiveBatch { mask_rev, masked } = live;
         let (kept, dropped) = visible(batches, &masked).map_err(RewriteError::Filter)?;
         if dropped == 0 && !file.file.is_rewritten {
-            let (published_key, state) = (file.file.published_key.clone(), if file.state == "published" { "published" } else { "pending" });
-            return self.mark(file, Rewritten { mask_rev, published_key, state, visible_row_count: None }).await.map(|_| ());
+            let (published_key, state) =
+                (file.file.published_key.clone(), if file.state == "published" { "published" } else { "pending" });
+            return self
+                .mark(file, Rewritten { mask_rev, published_key, state, visible_row_count: None })
+                .await
+                .map(|_| ());
         }
         self.keep_original(file).await?;
         let row_count: usize = kept.iter().map(RecordBatch::num_rows).sum();
@@ -105,8 +109,9 @@ impl Rewriter {
             put.await.map_err(RewriteError::Write)?;
         }
         let visible_row_count = Some(row_count as i64);
-        let marked =
-            self.mark(file, Rewritten { mask_rev, published_key: published_key.clone(), state, visible_row_count }).await?;
+        let marked = self
+            .mark(file, Rewritten { mask_rev, published_key: published_key.clone(), state, visible_row_count })
+            .await?;
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         let now = catalog::published_key(&client, file.file.file_id).await?;
         drop(client);

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::context::TransformContext;
+use super::dependencies::Dependencies;
 use super::load_worker::{LoadWorker, LoadWorkerError};
 use super::partition::PartitionWorker;
 use super::rewrite::Rewriter;
@@ -109,6 +110,7 @@ pub async fn run(
     if roles.contains(&Role::Load) {
         start_load(&mut set, settings, connectors, &started, &stopped, &committed).await?;
     }
+    set.spawn(Dependencies::new(settings, connectors, &started).watch(stopped.clone()));
     set.spawn(watch_gauges(started.catalog.clone(), stopped));
     Ok(RunHandle { stop, drain_deadline: settings.limits.drain_deadline, roles: set })
 }
@@ -381,9 +383,6 @@ async fn watch_gauges(catalog: deadpool_postgres::Pool, mut stopped: watch::Rece
     loop {
         if let Err(error) = read_gauges(&catalog).await {
             tracing::debug!(component = "catalog", error = %chain(&error), "could not read the backlog");
-            metrics().dependency_up.with_label_values(&["catalog"]).set(0);
-        } else {
-            metrics().dependency_up.with_label_values(&["catalog"]).set(1);
         }
         tokio::select! {
             () = tokio::time::sleep(GAUGES_WAIT) => {}

@@ -19,7 +19,7 @@ use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::{S3Client, S3Error};
 use crate::config::{Connectors, KafkaSettings, Settings, SourceKind};
 use crate::error::ErrorKind;
-use crate::telemetry::metrics;
+use crate::telemetry::{DEPENDENCIES, metrics};
 
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -90,8 +90,8 @@ pub async fn connect(settings: &Settings, connectors: &Connectors) -> Result<Sta
         retry(&policy, "warehouse", StartError::kind, || check_warehouse(&warehouse)),
         retry(&policy, "s3", StartError::kind, || check_buckets(settings, connectors)),
     )?;
-    for dependency in ["kafka", "catalog", "warehouse", "s3_raw", "s3_lake"] {
-        metrics().dependency_up.with_label_values(&[dependency]).set(1);
+    for dependency in DEPENDENCIES {
+        metrics().dependency_up.with_label_values(&[*dependency]).set(1);
     }
     Ok(Started { catalog, warehouse, cluster_id, catalog_id })
 }
@@ -125,20 +125,45 @@ pub async fn check_warehouse(pool: &Pool) -> Result<(), StartError> {
 }
 
 pub async fn check_buckets(settings: &Settings, connectors: &Connectors) -> Result<(), StartError> {
-    let raw = S3Client::new("raw", &settings.s3.raw, RequestRate::new(None));
-    let mut buckets: Vec<&str> = connectors
-        .all
-        .iter()
-        .filter_map(|connector| match &connector.source.kind {
-            SourceKind::Objects { bucket, .. } => Some(bucket.as_str()),
+    let buckets = Buckets::new(settings, connectors);
+    buckets.check_raw().await?;
+    buckets.check_lake().await
+}
+
+/// The buckets that must be there.
+pub(super) struct Buckets {
+    raw: S3Client,
+    raw_buckets: Vec<String>,
+    lake: S3Client,
+    lake_bucket: String,
+}
+
+impl Buckets {
+    pub(super) fn new(settings: &Settings, connectors: &Connectors) -> Self {
+        let objects = |kind: &SourceKind| match kind {
+            SourceKind::Objects { bucket, .. } => Some(bucket.clone()),
             SourceKind::Records => None,
-        })
-        .collect();
-    buckets.sort_unstable();
-    buckets.dedup();
-    for bucket in buckets {
-        raw.check_bucket(bucket).await.map_err(StartError::Raw)?;
+        };
+        let mut raw_buckets: Vec<String> =
+            connectors.all.iter().filter_map(|connector| objects(&connector.source.kind)).collect();
+        raw_buckets.sort_unstable();
+        raw_buckets.dedup();
+        Self {
+            raw: S3Client::new("raw", &settings.s3.raw, RequestRate::new(None)),
+            raw_buckets,
+            lake: S3Client::new("lake", &settings.s3.lake, RequestRate::new(None)),
+            lake_bucket: settings.s3.lake_bucket.clone(),
+        }
     }
-    let lake = S3Client::new("lake", &settings.s3.lake, RequestRate::new(None));
-    lake.check_bucket(&settings.s3.lake_bucket).await.map_err(StartError::Lake)
+
+    pub(super) async fn check_raw(&self) -> Result<(), StartError> {
+        for bucket in &self.raw_buckets {
+            self.raw.check_bucket(bucket).await.map_err(StartError::Raw)?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn check_lake(&self) -> Result<(), StartError> {
+        self.lake.check_bucket(&self.lake_bucket).await.map_err(StartError::Lake)
+    }
 }

@@ -33,6 +33,7 @@ use crate::telemetry::metrics;
 /// Long enough for one copy by a slow store; a crashed worker's files wait this long.
 const LEASE_SECONDS: f64 = 30.0;
 const FILES_PER_ROUND: i64 = 64;
+const HIDDEN_PER_ROUND: i64 = 500;
 const COPIES_IN_FLIGHT: usize = 8;
 
 #[derive(Debug, Error)]
@@ -79,7 +80,7 @@ impl Publisher {
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         let to_publish = catalog::lease_pending_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?;
         drop(client);
-        let mut count = to_publish.len();
+        let count = to_publish.len();
         stream::iter(to_publish)
             .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
                 let published = self.publish(&file).await;
@@ -91,22 +92,28 @@ impl Publisher {
                 );
             })
             .await;
+        Ok(count + self.hide_round().await?)
+    }
+
+    /// The pending copies first: without them no frozen publisher can make the published ones again.
+    async fn hide_round(&self) -> Result<usize, PublishError> {
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-        let to_hide = catalog::lease_hideable_files(&client, FILES_PER_ROUND, LEASE_SECONDS).await?;
+        let files = catalog::lease_hideable_files(&client, HIDDEN_PER_ROUND, LEASE_SECONDS).await?;
         drop(client);
-        count += to_hide.len();
-        stream::iter(to_hide)
-            .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
-                let hidden = self.hide(&file).await;
-                note(
-                    &file,
-                    hidden,
-                    &metrics().files_hidden,
-                    "replaced file stays listed, taken up again when its lease ends",
-                );
-            })
-            .await;
-        Ok(count)
+        if files.is_empty() {
+            return Ok(0);
+        }
+        for key_of in [|file: &LeasedFile| file.pending_key.clone(), |file: &LeasedFile| file.published_key.clone()] {
+            let keys: Vec<String> = files.iter().map(key_of).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            self.lake.delete_all(&self.lake_bucket, &keys).await.map_err(PublishError::Delete)?;
+        }
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        catalog::mark_hidden(&client, &files.iter().map(|file| file.file_id).collect::<Vec<_>>()).await?;
+        for file in &files {
+            metrics().files_hidden.with_label_values(&[&file.kind]).inc();
+        }
+        Ok(files.len())
     }
 
     async fn publish(&self, file: &LeasedFile) -> Result<(), PublishError> {
@@ -141,14 +148,6 @@ impl Publisher {
 
     async fn delete(&self, key: &str) -> Result<(), PublishError> {
         self.lake.delete(&self.lake_bucket, key).await.map_err(PublishError::Delete)
-    }
-
-    /// The pending copy first: without it no frozen publisher can make the published one again.
-    async fn hide(&self, file: &LeasedFile) -> Result<(), PublishError> {
-        self.delete(&file.pending_key).await?;
-        self.delete(&file.published_key).await?;
-        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-        Ok(catalog::mark_hidden(&client, file.file_id).await?)
     }
 }
 

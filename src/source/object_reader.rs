@@ -194,6 +194,12 @@ impl<C: Claims> ObjectReader<C> {
         }
     }
 
+    /// The versions of an object as claims name them, the oldest first.
+    pub async fn versions(&self, location: &ObjectLocation) -> Result<Vec<String>, ReadError> {
+        let listed = self.s3.list_versions(&location.bucket, &location.key).await?;
+        Ok(matching(&listed, None).into_iter().map(|candidate| candidate.version).collect())
+    }
+
     /// Resolves and waits for the headers, for callers that reserve memory before they read. In a replay
     /// `replaced` is the micro-batch whose claims do not count, because it goes when the new one comes.
     pub async fn open(

@@ -51,11 +51,7 @@ impl FileSeries {
     pub(super) fn write(&mut self, batch: &RecordBatch, event_time_ms: Option<(i64, i64)>) -> Result<(), ParquetError> {
         let mut file = match self.open.take() {
             Some(file) => file,
-            None => OpenFile {
-                writer: self.writer()?,
-                row_count: 0,
-                event_time_ms: None,
-            },
+            None => OpenFile { writer: self.writer()?, row_count: 0, event_time_ms: None },
         };
         file.writer.write(batch)?;
         file.row_count += batch.num_rows() as u64;

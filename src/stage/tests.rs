@@ -33,6 +33,7 @@ fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
                 bucket: "raw".to_owned(),
                 prefix: "orders/".to_owned(),
                 key_encoding: KeyEncoding::Auto,
+                overwrite: crate::types::Overwrite::Replace,
             },
             format: Format::Json,
         },

@@ -3,7 +3,7 @@
 //! | path | 200 | 503 |
 //! |---|---|---|
 //! | `/healthz` | the process answers | – |
-//! | `/readyz` | servers were reached; a group member has had its first assignment, even an empty one | before, and while a dependency is known to be down |
+//! | `/readyz` | servers were reached; a group member has had its first assignment, even an empty one | before, and while a dependency is down (asked every 10 seconds), with its name |
 //! | `/metrics` | always, Prometheus text format | – |
 
 use std::net::SocketAddr;
@@ -17,6 +17,9 @@ use prometheus::{Encoder, TextEncoder};
 use tokio::net::TcpListener;
 
 use super::metrics;
+
+/// Labels of `sluice_dependency_up`: the servers that every process needs.
+pub const DEPENDENCIES: &[&str] = &["kafka", "s3_raw", "s3_lake", "catalog", "warehouse"];
 
 /// What `/readyz` goes by. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -56,10 +59,9 @@ impl Health {
         if waits && !self.state.assigned.load(Ordering::Acquire) {
             return Some("waiting for the consumer group's first assignment".into());
         }
-        let down = ["kafka", "s3_raw", "s3_lake", "catalog", "warehouse"]
-            .into_iter()
-            .find(|dependency| metrics().dependency_up.with_label_values(&[*dependency]).get() == 0)?;
-        Some(format!("{down} is not reachable"))
+        let is_down = |dependency: &&str| metrics().dependency_up.with_label_values(&[*dependency]).get() == 0;
+        let down: Vec<&str> = DEPENDENCIES.iter().copied().filter(is_down).collect();
+        (!down.is_empty()).then(|| format!("down: {}", down.join(", ")))
     }
 }
 

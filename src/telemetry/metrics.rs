@@ -86,6 +86,7 @@ metrics! {
     batches_loaded: Counter("sluice_batches_loaded_total", ["result"], "Micro-batches taken by the loader: loaded, already_loaded, not_live.");
     batches_unloaded: Gauge("sluice_batches_unloaded", [], "Live micro-batches with rows that the warehouse lacks.");
     rows_loaded: Counter("sluice_rows_loaded_total", ["table", "result"], "Rows merged into the warehouse: inserted, updated, unchanged_or_older, inferred, retracted, promoted.");
+    values_repaired: Counter("sluice_values_repaired_total", [], "Values that PostgreSQL cannot hold, mended for the warehouse; the lake keeps the originals.");
     load_seconds: Histogram("sluice_load_seconds", [], "Time of one load transaction.");
     notification_to_row_seconds: Histogram("sluice_notification_to_row_seconds", [], "From a message's timestamp to its rows in the warehouse, oldest message of each micro-batch.");
     errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load; kind as in the docs.");

@@ -6,6 +6,6 @@ mod logs;
 mod metrics;
 
 pub(crate) use fail_points::fail_point;
-pub use health::{Health, serve};
+pub use health::{DEPENDENCIES, Health, serve};
 pub use logs::{init as init_logs, init_quiet as init_logs_quiet};
 pub use metrics::{METRICS, MetricKind, MetricSpec, Metrics, metrics};

@@ -34,6 +34,7 @@ fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Ar
                 bucket: "raw".to_owned(),
                 prefix: "orders/".to_owned(),
                 key_encoding: KeyEncoding::Auto,
+                overwrite: crate::types::Overwrite::Replace,
             },
             format: Format::Json,
         },

@@ -29,6 +29,8 @@ pub enum RejectReason {
     CorruptCompression,
     /// An object is larger, or unpacks to more, than the limits allow.
     ObjectTooLarge,
+    /// A bug: decoding, cleaning or checking an object or a direct record panicked.
+    DecoderPanicked,
 }
 
 impl RejectReason {
@@ -47,6 +49,7 @@ impl RejectReason {
         Self::ExpectationFailed,
         Self::CorruptCompression,
         Self::ObjectTooLarge,
+        Self::DecoderPanicked,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -65,6 +68,7 @@ impl RejectReason {
             Self::ExpectationFailed => "expectation_failed",
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
+            Self::DecoderPanicked => "decoder_panicked",
         }
     }
 }

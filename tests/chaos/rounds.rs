@@ -93,7 +93,8 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
 /// Moves the group as an operator does, when nobody is in it.
 async fn move_back(world: &World, seed: u64) -> &'static str {
     let to = [&["--to-earliest"][..], &["--shift-by", "-7"], &["--by-duration", "PT20S"]][(seed % 3) as usize];
-    let mut args = vec!["groups", "--group", &world.name, "--topic", &world.notifications, "--reset-offsets", "--execute"];
+    let mut args =
+        vec!["groups", "--group", &world.name, "--topic", &world.notifications, "--reset-offsets", "--execute"];
     args.extend(to);
     wait_for("the group to be empty and moved", || async {
         let output = world.stack.kafka_output(&args);

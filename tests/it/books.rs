@@ -52,6 +52,7 @@ impl Owner {
             oldest_message_at: None,
             outbox_topic: "staged".into(),
             replaces: Vec::new(),
+            version_orders: Vec::new(),
         }
     }
 

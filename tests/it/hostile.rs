@@ -135,6 +135,34 @@ async fn messages_and_objects_that_cannot_be_read_have_their_outcome() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_an_object_that_unpacks_beyond_the_limit_the_first_mebibyte_is_kept() {
+    let mut sent = Sent::new().await;
+    sent.world.env.insert("SLUICE_LIMITS__OBJECT_BYTES_MAX".into(), "4MiB".into());
+    // noise, which no compression makes smaller, and a bomb behind it: small enough as stored
+    let mut state = 1_u64;
+    let noise = (0..3 << 19).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    });
+    let stored = gzip(&noise.chain(std::iter::repeat_n(b' ', 64 << 20)).collect::<Vec<_>>());
+    assert!((3 << 19..4 << 20).contains(&stored.len()));
+    sent.object("users/bomb.json.gz", &stored).await;
+    sent.object("users/after.json", good("after").as_bytes()).await;
+    let _running = sent.world.run();
+    sent.world.settle();
+    assert_eq!(sent.users().await, ["after"]);
+    assert_eq!(sent.dead_letters().await, [("object_too_large".to_owned(), stored[..4096].to_vec())]);
+    let catalog = sent.world.catalog().await;
+    let sql = "SELECT detail, size_bytes FROM catalog.dead_letter JOIN catalog.file USING (micro_batch_id)
+                WHERE kind = 'dead_letter'";
+    let row = catalog.query_one(sql, &[]).await.expect("one letter in one file");
+    let (detail, size_bytes): (String, i64) = (row.get(0), row.get(1));
+    assert!(detail.contains("(the first 1048576 of "), "{detail}");
+    assert!((1 << 20..5 << 18).contains(&size_bytes), "{size_bytes}");
+    sent.world.assert_books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_gateway_for_raw_and_lake_announces_our_own_files_which_are_filtered() {
     let stack: &'static crate::stack::Stack = Box::leak(Box::new(crate::stack::single_gateway()));
     let world = World::on(stack, 2, Some("raw-notifications")).await;

@@ -2,15 +2,19 @@
 
 mod books;
 mod cli;
+mod compaction;
 mod database;
+mod dependencies;
 mod hostile;
 mod layers;
 mod loading;
+mod masks;
 mod objects;
 mod operations;
 mod pipeline;
 mod positions;
 mod reader;
+mod recorded;
 mod replay;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;

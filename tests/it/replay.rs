@@ -14,7 +14,7 @@ use sluice_loadtest::{ProducePlan, Target, produce};
 use crate::stack::{World, wait_for};
 
 /// Moves the group as an operator does, as soon as nobody is in it. `topic`: `name`, or `name:0`.
-async fn reset(world: &World, topic: &str, to: &[&str]) {
+pub(crate) async fn reset(world: &World, topic: &str, to: &[&str]) {
     wait_for("the group to be empty and moved", || async {
         let mut args = vec!["groups", "--group", &world.name, "--topic", topic, "--reset-offsets", "--execute"];
         args.extend(to);
@@ -71,4 +71,20 @@ fn read_all(world: &World, topic: &str, count: usize) -> Vec<Vec<u8>> {
 /// SQL against the catalog, for one number.
 async fn count(world: &World, sql: &str) -> i64 {
     world.catalog().await.query_one(sql, &[]).await.expect("the catalog answers").get(0)
+}
+
+/// The last digits of the ids of the events that a listing reader finds below `data/`, sorted.
+pub(crate) async fn published_events(world: &World) -> Vec<u32> {
+    use arrow::array::AsArray;
+    let mut found = Vec::new();
+    for (_, bytes) in compare::published(world).await {
+        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).expect("Parquet");
+        for batch in reader.build().expect("Parquet") {
+            let batch = batch.expect("whole");
+            let ids = batch.column_by_name("event_id").expect("events have ids").as_string::<i32>();
+            found.extend(ids.iter().flatten().map(|id| id[id.len() - 12..].parse::<u32>().expect("digits")));
+        }
+    }
+    found.sort_unstable();
+    found
 }

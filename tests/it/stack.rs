@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sluice_loadtest::{Endpoints, S3Target};
 use tokio_postgres::NoTls;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A running stack and its settings.
 pub(crate) struct Stack {

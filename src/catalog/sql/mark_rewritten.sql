@@ -2,7 +2,8 @@
 -- Hits no row where another worker was faster, or the micro-batch was replaced.
 -- $1 file, $2 mask_rev, $3 published key, $4 state, $5 visible rows (null: as committed, not rewritten)
 UPDATE catalog.file f
-   SET mask_rev = $2, published_key = $3, state = $4, visible_row_count = $5, is_rewritten = $5 IS NOT NULL,
-       published_at = CASE WHEN $4 = 'published' THEN now() ELSE published_at END, lease_until = NULL
+   SET mask_rev = $2::integer, published_key = $3::text, state = $4::text,
+       visible_row_count = $5::bigint, is_rewritten = $5::bigint IS NOT NULL,
+       published_at = CASE WHEN $4::text = 'published' THEN now() ELSE published_at END, lease_until = NULL
   FROM catalog.micro_batch b
- WHERE f.file_id = $1 AND b.micro_batch_id = f.micro_batch_id AND b.state = 'live' AND f.mask_rev < $2
+ WHERE f.file_id = $1 AND b.micro_batch_id = f.micro_batch_id AND b.state = 'live' AND f.mask_rev < $2::integer

@@ -1,13 +1,14 @@
 -- Called by: commit, after the claims are inserted, under the locks of lock_object_keys.sql. Locks: the masks.
--- Of the emitted versions of each key all but one are masked, by that one. Order of versions: the store's time, then
--- the time of the announcement (times of stores are whole seconds), then the version's name.
+-- Of the emitted versions of each key all but one are masked, by that one. Order of versions: the store's listing, its
+-- time, the time of the announcement (times of stores are whole seconds), the version's name.
 -- $1 cluster, $2 group, $3 and $4 buckets and keys. Returns the micro-batches whose masks changed.
 WITH ranked AS (
     SELECT c.*, row_number() OVER (PARTITION BY c.bucket, c.key, c.overwrite
-               ORDER BY CASE c.overwrite WHEN 'replace' THEN c.last_modified END DESC,
+               ORDER BY CASE c.overwrite WHEN 'replace' THEN c.store_order END DESC NULLS LAST,
+                        CASE c.overwrite WHEN 'replace' THEN c.last_modified END DESC,
                         CASE c.overwrite WHEN 'replace' THEN c.announced_at END DESC,
                         CASE c.overwrite WHEN 'replace' THEN c.version END DESC,
-                        c.last_modified, c.announced_at, c.version) AS rank
+                        c.store_order NULLS FIRST, c.last_modified, c.announced_at, c.version) AS rank
       FROM (SELECT DISTINCT bucket, key FROM unnest($3::text[], $4::text[]) AS k (bucket, key)) k
       JOIN catalog.object_claim c USING (bucket, key)
      WHERE c.cluster_id = $1 AND c.consumer_group = $2 AND c.outcome = 'emitted' AND c.overwrite <> 'append'

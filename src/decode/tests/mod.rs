@@ -34,6 +34,7 @@ pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Connector {
                 bucket: "raw".to_owned(),
                 prefix: "things/".to_owned(),
                 key_encoding: KeyEncoding::Auto,
+                overwrite: crate::types::Overwrite::Replace,
             },
             format: Format::Json,
         },

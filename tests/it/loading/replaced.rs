@@ -69,7 +69,8 @@ async fn the_same_rows_made_again_touch_nothing() {
     let users = [user("u-1", "Ann", "2026-11-23T09:00:00Z"), user("u-1", "Anna", "2026-11-23T09:00:01Z")];
     let parts: [(&str, &[Value]); 2] = [("transactions", &rows), ("users", &users)];
     warehouse.load(&warehouse.batch(1, SEEN_AT, &parts)).await;
-    let places = "SELECT string_agg(concat(tableoid, ctid, xmin), ' ' ORDER BY transaction_id) FROM warehouse.fact_transactions";
+    let places =
+        "SELECT string_agg(concat(tableoid, ctid, xmin), ' ' ORDER BY transaction_id) FROM warehouse.fact_transactions";
     let members = "SELECT string_agg(concat(ctid, xmin), ' ' ORDER BY user_key) FROM warehouse.dim_users";
     let before = (warehouse.value(places).await, warehouse.value(members).await);
     let counts = warehouse.load(&replacing(warehouse.batch(1, SEEN_AT, &parts))).await;
@@ -142,7 +143,10 @@ async fn a_replaced_micro_batch_and_its_successor_loaded_at_once_end_in_the_succ
         let is_replaced = std::sync::Arc::new(AtomicBool::new(false));
         let (one, seen) = (std::sync::Arc::clone(&warehouse), std::sync::Arc::clone(&is_replaced));
         let loading = tokio::spawn(async move {
-            one.loader.load(&old, || async { Ok((!seen.load(Ordering::SeqCst)).then(LiveBatch::default)) }).await.expect("loads")
+            one.loader
+                .load(&old, || async { Ok((!seen.load(Ordering::SeqCst)).then(LiveBatch::default)) })
+                .await
+                .expect("loads")
         });
         tokio::task::yield_now().await;
         is_replaced.store(true, Ordering::SeqCst);

@@ -62,6 +62,7 @@ impl Cell {
         let plan = sluice_loadtest::ProducePlan {
             seed,
             rows: 1_600,
+            hours: 1,
             rows_per_object: 40,
             duplicate_share: 0.2,
             dirty_share: 0.02,
