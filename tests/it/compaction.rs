@@ -41,6 +41,7 @@ impl Compacted {
         let world = &self.world;
         let plan = ProducePlan {
             seed,
+            key_prefix: format!("{}/{seed}", world.name),
             rows: count * 50,
             rows_per_object: 50,
             datasets: vec![Dataset::Transactions, Dataset::Users],
