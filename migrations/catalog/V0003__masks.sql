@@ -16,8 +16,10 @@ ALTER TABLE catalog.object_claim ADD COLUMN store_order bigint;
 -- Grows with each change of a micro-batch's masks: loaders and publishers compare it with what they have done.
 ALTER TABLE catalog.micro_batch ADD COLUMN mask_rev integer NOT NULL DEFAULT 0;
 
+CREATE INDEX micro_batch_masked ON catalog.micro_batch (micro_batch_id) WHERE mask_rev > 0 AND state = 'live';
+
 -- The masks that the published copy reflects. From 1 on that copy is a rewritten one, and the file as it was
--- committed stays at its pending key, for the day when a mask dies.
+-- committed is kept at its pending key, for the day when a mask dies.
 ALTER TABLE catalog.file ADD COLUMN mask_rev integer NOT NULL DEFAULT 0;
 ALTER TABLE catalog.file ADD COLUMN is_rewritten boolean NOT NULL DEFAULT false;
 -- Rows of the published copy; null: all.

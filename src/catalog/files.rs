@@ -62,10 +62,10 @@ pub async fn mark_hidden(client: &impl GenericClient, file_ids: &[Uuid]) -> Resu
     Ok(())
 }
 
-/// `false` where its micro-batch was replaced meanwhile: the copy must go again.
-pub async fn mark_published(client: &impl GenericClient, file_id: Uuid) -> Result<bool, CatalogError> {
+/// `false` where its micro-batch was replaced, or the file rewritten, meanwhile: the copy must go again.
+pub async fn mark_published(client: &impl GenericClient, file: &LeasedFile) -> Result<bool, CatalogError> {
     let changed = client
-        .execute(include_str!("sql/mark_published.sql"), &[&file_id])
+        .execute(include_str!("sql/mark_published.sql"), &[&file.file_id, &file.published_key])
         .await
         .map_err(CatalogError::query("mark a file published"))?;
     Ok(changed == 1)

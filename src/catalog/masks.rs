@@ -157,6 +157,8 @@ pub async fn lease_maskable_files(
 pub struct Rewritten {
     pub mask_rev: i32,
     pub published_key: String,
+    /// Where the file as it was committed lies.
+    pub original_key: String,
     pub state: &'static str,
     /// `None`: it holds what was committed.
     pub visible_row_count: Option<i64>,
@@ -168,11 +170,11 @@ pub async fn mark_rewritten(
     file_id: Uuid,
     rewritten: &Rewritten,
 ) -> Result<bool, CatalogError> {
-    let Rewritten { mask_rev, published_key, state, visible_row_count } = rewritten;
+    let Rewritten { mask_rev, published_key, original_key, state, visible_row_count } = rewritten;
     let changed = client
         .execute(
             include_str!("sql/mark_rewritten.sql"),
-            &[&file_id, &mask_rev, &published_key, &state, &visible_row_count],
+            &[&file_id, &mask_rev, &published_key, &state, &visible_row_count, &original_key],
         )
         .await
         .map_err(CatalogError::query("mark a file rewritten"))?;

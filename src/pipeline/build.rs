@@ -78,7 +78,8 @@ struct Collected {
 pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, BuildError> {
     let id = MicroBatchId::generate();
     let mut collected = Collected::default();
-    let mut claimed = HashSet::new();
+    // what is carried over is claimed already: the same version announced again is a duplicate
+    let mut claimed: HashSet<_> = sealed.carried.claims.iter().map(version_name).collect();
     for message in &sealed.messages {
         collected.message(message, &mut claimed);
     }
@@ -110,6 +111,12 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
     }
     Ok(Built { proposal, uploads, dead_letter_counts })
+}
+
+/// Bucket, key, version.
+fn version_name(claim: &ObjectClaim) -> (String, String, String) {
+    let location = &claim.version.location;
+    (location.bucket.clone(), location.key.clone(), claim.version.version.clone())
 }
 
 fn count_rows(files: &[StagedFile], kind: FileKind) -> u64 {
@@ -170,10 +177,7 @@ impl Collected {
             let connector = object.connector.as_ref().map_or("", |connector| connector.name.as_str());
             self.totals.objects += 1;
             // the same version announced twice within one micro-batch
-            let repeated = object.claim.as_ref().is_some_and(|claim| {
-                let location = &claim.version.location;
-                !claimed.insert((location.bucket.clone(), location.key.clone(), claim.version.version.clone()))
-            });
+            let repeated = object.claim.as_ref().is_some_and(|claim| !claimed.insert(version_name(claim)));
             if repeated {
                 self.ledgers.object(connector, ObjectOutcome::Duplicate);
                 continue;

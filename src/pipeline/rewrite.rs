@@ -1,8 +1,8 @@
 //! Rewrites published files without the rows that are masked, and with them again when their masks die.
 //!
 //! # Contract
-//! The file as it was committed is kept at its pending key, which no reader lists, from the first rewriting on; every
-//! copy is made from it. A new copy has a key of its own and is complete before the catalog names it; then the old copy
+//! The file as it was committed is kept at a pending key of its own, which no reader lists, from the first rewriting on;
+//! every copy is made from it. A new copy has a key of its own and is complete before the catalog names it; then the old copy
 //! goes. A file without a visible row is published nowhere.
 //! # Retries
 //! A lease keeps workers apart; doing it twice makes the same copy. What cannot be done now is taken up again.
@@ -92,11 +92,20 @@ impl Rewriter {
             let (published_key, state) =
                 (file.file.published_key.clone(), if file.state == "published" { "published" } else { "pending" });
             return self
-                .mark(file, Rewritten { mask_rev, published_key, state, visible_row_count: None })
+                .mark(
+                    file,
+                    Rewritten {
+                        mask_rev,
+                        published_key,
+                        original_key: file.file.pending_key.clone(),
+                        state,
+                        visible_row_count: None,
+                    },
+                )
                 .await
                 .map(|_| ());
         }
-        self.keep_original(file).await?;
+        let original_key = self.keep_original(file).await?;
         let row_count: usize = kept.iter().map(RecordBatch::num_rows).sum();
         let published_key = rewritten_key(file, mask_rev);
         let state = if row_count == 0 { "masked" } else { "published" };
@@ -110,7 +119,10 @@ impl Rewriter {
         }
         let visible_row_count = Some(row_count as i64);
         let marked = self
-            .mark(file, Rewritten { mask_rev, published_key: published_key.clone(), state, visible_row_count })
+            .mark(
+                file,
+                Rewritten { mask_rev, published_key: published_key.clone(), original_key, state, visible_row_count },
+            )
             .await?;
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         let now = catalog::published_key(&client, file.file.file_id).await?;
@@ -121,21 +133,30 @@ impl Rewriter {
                 self.lake.delete(&self.lake_bucket, key).await.map_err(RewriteError::Write)?;
             }
         }
+        if marked && !file.file.is_rewritten {
+            // the original has a key of its own now
+            self.lake.delete(&self.lake_bucket, &file.file.pending_key).await.map_err(RewriteError::Write)?;
+        }
         metrics().files_rewritten.with_label_values::<&str>(&[]).inc();
         Ok(())
     }
 
-    /// Before the published copy goes for the first time.
-    async fn keep_original(&self, file: &MaskableFile) -> Result<(), RewriteError> {
-        if file.state != "published" || file.file.is_rewritten {
-            return Ok(());
+    /// Before the first rewriting the file as it was committed gets a key of its own, which no publisher that may
+    /// still be at work deletes. Returns that key.
+    async fn keep_original(&self, file: &MaskableFile) -> Result<String, RewriteError> {
+        if file.file.is_rewritten {
+            return Ok(file.file.pending_key.clone());
         }
-        match self.lake.copy(&self.lake_bucket, &file.file.published_key, &file.file.pending_key, None).await {
-            Ok(_) => Ok(()),
-            // a worker before us kept it and died before it said so
-            Err(error) if error.is_missing() => Ok(()),
-            Err(error) => Err(RewriteError::Write(error)),
+        let original_key = format!("_pending/{}/{}-kept.parquet", file.micro_batch_id, file.file.file_id);
+        let (pending, published) = (&file.file.pending_key, &file.file.published_key);
+        let from = if file.state == "published" { [published, pending] } else { [pending, published] };
+        match self.lake.copy(&self.lake_bucket, from[0], &original_key, None).await {
+            Err(error) if error.is_missing() => {
+                self.lake.copy(&self.lake_bucket, from[1], &original_key, None).await.map_err(RewriteError::Write)?;
+            }
+            copied => _ = copied.map_err(RewriteError::Write)?,
         }
+        Ok(original_key)
     }
 
     async fn mark(&self, file: &MaskableFile, rewritten: Rewritten) -> Result<bool, RewriteError> {

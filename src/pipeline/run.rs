@@ -197,6 +197,10 @@ impl Transform {
                 _ = stopped.wait_for(|stopped| *stopped) => break Ok(()),
             }
         };
+        if result.is_err() {
+            // nobody has told them to stop
+            self.owned.values().for_each(|owned| _ = owned.revoked.send_replace(true));
+        }
         for (_, owned) in self.owned.drain() {
             // a worker sees the same stop signal, commits what is open and ends
             if let Err(error) = owned.worker.await {

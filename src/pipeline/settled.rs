@@ -30,7 +30,10 @@ pub struct InFlight {
 
 impl InFlight {
     pub fn is_settled(&self) -> bool {
-        self.messages_unread == 0 && self.resets_waiting == 0 && self.backlog == Backlog::default()
+        self.messages_unread == 0
+            && self.resets_waiting == 0
+            && self.partitions.iter().all(|partition| partition.halted_reason.is_none())
+            && self.backlog == Backlog::default()
     }
 }
 

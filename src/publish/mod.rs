@@ -137,7 +137,7 @@ impl Publisher {
         }
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         crate::telemetry::fail_point!("publish.copied", PublishError::Catalog);
-        if !catalog::mark_published(&client, file.file_id).await? {
+        if !catalog::mark_published(&client, file).await? {
             // replaced while we copied, perhaps long ago: this copy may be one that hiding has not seen
             tracing::info!(component = "publish", key = file.published_key, "micro-batch was replaced meanwhile");
             return self.delete(&file.published_key).await;

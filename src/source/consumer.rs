@@ -268,6 +268,8 @@ impl GroupConsumer {
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = Arc::new(QueueState::default());
         self.consumer.incremental_assign(&list).map_err(failed)?;
+        // librdkafka remembers a pause from before it was taken away, and the new queue knows nothing of it
+        self.consumer.resume(&list).map_err(failed)?;
         slot.queue = Some(Queue { sender, state: Arc::clone(&state) });
         drop(slots);
         let topic_partition = topic_partition.clone();

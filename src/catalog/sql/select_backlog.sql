@@ -4,7 +4,7 @@ SELECT (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (mi
        (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (micro_batch_id)
          WHERE f.state <> 'hidden' AND b.state = 'dead') AS files_to_hide,
        (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (micro_batch_id)
-         WHERE f.state <> 'hidden' AND b.state = 'live' AND f.mask_rev < b.mask_rev) AS files_to_rewrite,
+         WHERE f.state <> 'hidden' AND b.state = 'live' AND b.mask_rev > 0 AND f.mask_rev < b.mask_rev) AS files_to_rewrite,
        (SELECT count(*) FROM catalog.outbox WHERE sent_at IS NULL) AS outbox_pending,
        (SELECT count(*) FROM catalog.micro_batch
          WHERE state = 'live' AND loaded_at IS NULL AND needs_load) AS batches_unloaded,
