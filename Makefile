@@ -32,6 +32,7 @@ test: ## Run every test, on real Kafka, versitygw and PostgreSQL
 	@$(MAKE) --no-print-directory install
 	SLUICE_PROMTOOL=$(TOOLS)/monitoring/usr/bin/promtool SLUICE_AMTOOL=$(TOOLS)/monitoring/usr/bin/amtool \
 	SLUICE_TEST_PYTHON=$(TOOLS)/duckdb-$(DUCKDB_VERSION)/bin/python3 \
+	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) \
 	  cargo test --workspace --locked --features faults
 
 chaos: ## Break ROUNDS things on real servers (ROUNDS=200 SEED=…), then verify that nothing is lost or doubled

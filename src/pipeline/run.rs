@@ -18,6 +18,7 @@ use crate::catalog;
 use crate::client::kafka::{self, KafkaError};
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
+use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::S3Client;
 use crate::config::{Connectors, Settings};
 use crate::error::{ErrorKind, chain};
@@ -95,7 +96,6 @@ pub async fn run(
     health: &Health,
 ) -> Result<RunHandle, RunError> {
     let started = connect(settings, connectors).await?;
-    health.started();
     metrics().build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let (stop, stopped) = watch::channel(false);
     let committed = Arc::new(Notify::new());
@@ -112,6 +112,8 @@ pub async fn run(
     }
     set.spawn(Dependencies::new(settings, connectors, &started).watch(stopped.clone()));
     set.spawn(watch_gauges(started.catalog.clone(), stopped));
+    // ready only when nothing can end the start any more
+    health.started();
     Ok(RunHandle { stop, drain_deadline: settings.limits.drain_deadline, roles: set })
 }
 
@@ -328,7 +330,9 @@ async fn start_load(
     stopped: &watch::Receiver<bool>,
     committed: &Arc<Notify>,
 ) -> Result<(), RunError> {
-    let loader = Loader::new(started.warehouse.clone(), connectors).await?;
+    let policy = RetryPolicy::until(settings.limits.start_deadline);
+    let loader =
+        retry(&policy, "warehouse", LoadError::kind, || Loader::new(started.warehouse.clone(), connectors)).await?;
     let worker = Arc::new(LoadWorker {
         catalog: started.catalog.clone(),
         lake: S3Client::new("lake", &settings.s3.lake, RequestRate::new(settings.limits.s3_requests_per_s)),
