@@ -210,7 +210,7 @@ async fn observe_log(settings: &KafkaSettings, topic_partition: &TopicPartition)
 }
 
 /// Compares the last message that the catalog knows with what lies there now.
-async fn identify(
+pub(super) async fn identify(
     settings: &KafkaSettings,
     topic_partition: &TopicPartition,
     position: &Position,

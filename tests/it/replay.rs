@@ -3,6 +3,8 @@
 mod compare;
 mod edges;
 mod matrix;
+mod plan;
+mod reload;
 
 use std::time::Duration;
 
