@@ -11,6 +11,7 @@ use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql, reconcile_sql};
 use crate::catalog::CatalogError;
+use crate::telemetry::guarded;
 use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
@@ -117,7 +118,7 @@ impl Load<'_> {
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
-        let unchanged = if !still_live().await.map_err(LoadError::StillLive)? {
+        let unchanged = if guarded!("still_live") && !still_live().await.map_err(LoadError::StillLive)? {
             Some(LoadOutcome::NotLive)
         } else if !self.insert_load_state(&transaction).await? {
             Some(LoadOutcome::AlreadyLoaded)
@@ -156,6 +157,9 @@ impl Load<'_> {
     }
 
     async fn lock_source(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
+        if !guarded!("source_lock") {
+            return Ok(());
+        }
         let lock = source_lock(self.batch.source_partition_id);
         let sql = match mode {
             Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
@@ -286,8 +290,10 @@ impl Load<'_> {
         let mut found = TableCounts::default();
         if mode == Mode::Replacing {
             let (source, first, next) = self.range();
-            found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
-            steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+            if guarded!("retract") {
+                found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
+                steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+            }
             found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
             for statement in reconcile_sql::forget_present(table) {
                 steps.execute(&statement).await?;
@@ -342,6 +348,9 @@ impl Steps<'_> {
             self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
         }
         self.batch(AS_PLANNED).await?;
+        if !guarded!("shadow") {
+            self.execute(&reconcile_sql::forget_losers(self.table)).await?;
+        }
         Ok(outranked)
     }
 

@@ -3,6 +3,7 @@
 mod books;
 mod cli;
 mod database;
+mod guards;
 mod hostile;
 mod layers;
 mod loading;

@@ -2,6 +2,7 @@
 
 mod compare;
 mod edges;
+mod guards;
 mod matrix;
 mod plan;
 mod reload;
