@@ -3,6 +3,7 @@
 mod compare;
 mod edges;
 mod guards;
+mod listing;
 mod matrix;
 mod plan;
 mod reload;
