@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos up down bench lint fmt install
+.PHONY: help demo clean-demo test chaos mutants up down bench lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -39,6 +39,11 @@ chaos: ## Break ROUNDS things on real servers (ROUNDS=200 SEED=…), then verify
 	@compose/native install
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) \
 	  cargo test --locked --features faults --test chaos -- --ignored --nocapture
+
+mutants: ## Take each guard away in turn: exit 1 where no test notices
+	@compose/native install
+	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
+	  guards::mutants::every_guard_that_is_taken_away_is_noticed
 
 up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
 	@compose/native up

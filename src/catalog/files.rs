@@ -4,6 +4,7 @@ use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::CatalogError;
+use crate::telemetry::guarded_sql;
 
 /// A pending file that this worker may publish until its lease runs out.
 #[derive(Debug, Clone)]
@@ -36,10 +37,10 @@ pub async fn lease_hideable_files(
     count: i64,
     lease_seconds: f64,
 ) -> Result<Vec<LeasedFile>, CatalogError> {
-    let rows = client
-        .query(include_str!("sql/lease_hideable_files.sql"), &[&count, &lease_seconds])
-        .await
-        .map_err(CatalogError::query("lease files to hide"))?;
+    let sql = include_str!("sql/lease_hideable_files.sql");
+    let sql = guarded_sql!("publish_before_hide", sql, "AND lf.state = 'pending'", "AND false");
+    let rows =
+        client.query(sql, &[&count, &lease_seconds]).await.map_err(CatalogError::query("lease files to hide"))?;
     Ok(rows.iter().map(leased_file).collect())
 }
 

@@ -7,6 +7,7 @@ use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::{CatalogError, PartitionKey, SourcePartitionId};
+use crate::telemetry::guarded_sql;
 use crate::types::{Fence, MicroBatchId, ObjectClaim, OffsetRange};
 
 /// The row of `catalog.micro_batch`.
@@ -103,11 +104,11 @@ pub async fn compare_and_swap(
         Some((offset, timestamp_ms, sha256)) => (Some(*offset), Some(*timestamp_ms), Some(sha256.as_slice())),
         None => (None, None, None),
     };
+    let sql = include_str!("sql/compare_and_swap.sql");
+    let sql = guarded_sql!("fence", sql, "AND fence = $2", "AND $2::uuid IS NOT NULL");
+    let sql = guarded_sql!("swap", sql, "AND next_offset IS NOT DISTINCT FROM $3", "AND $3::bigint IS NOT NULL");
     let changed = client
-        .execute(
-            include_str!("sql/compare_and_swap.sql"),
-            &[&id.0, &fence.0, &offsets.first(), &offsets.next(), &offset, &timestamp_ms, &sha256],
-        )
+        .execute(sql, &[&id.0, &fence.0, &offsets.first(), &offsets.next(), &offset, &timestamp_ms, &sha256])
         .await
         .map_err(CatalogError::query("move the position of a topic partition"))?;
     Ok(changed == 1)

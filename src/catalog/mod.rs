@@ -18,6 +18,7 @@ mod migrate;
 mod outbox;
 mod position;
 mod replay;
+mod replay_scope;
 mod status;
 
 pub use claims::claimed;
@@ -38,8 +39,12 @@ pub use position::{
     set_first_position,
 };
 pub use replay::{
-    CoveredRange, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay, newer_is_claimed,
-    pass_over, replays, supersede,
+    CoveredRange, ReplayProgress, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay,
+    newer_is_claimed, pass_over, replays, supersede,
+};
+pub use replay_scope::{
+    ClaimedObject, CommitSpeed, LoadedBatch, ReloadFilter, ReplayScope, commit_speed, find_partition, forget_loaded,
+    loaded_batches, replay_objects, replay_scope,
 };
 pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
 

@@ -174,10 +174,39 @@ pub struct ReplayStatus {
     pub until_offset: i64,
     /// Where it stands; its end where it is over.
     pub position: i64,
+    /// Micro-batches that it has replaced so far.
+    pub replaced_count: i64,
     pub accepted_at: chrono::DateTime<chrono::Utc>,
     pub ended_at: Option<chrono::DateTime<chrono::Utc>>,
     /// `running`, or how it ended.
     pub state: String,
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct ReplayProgress {
+    /// Of its offsets. `None` where it was cancelled or replaced: nobody noted how far it had come.
+    pub percent: Option<f64>,
+    /// On average since it was accepted.
+    pub offsets_per_s: Option<f64>,
+    pub seconds_left: Option<f64>,
+}
+
+impl ReplayStatus {
+    pub fn progress(&self, now: chrono::DateTime<chrono::Utc>) -> ReplayProgress {
+        if !matches!(self.state.as_str(), "running" | "finished") {
+            return ReplayProgress::default();
+        }
+        let (done, whole) = (self.position - self.start_offset, self.until_offset - self.start_offset);
+        let seconds = (self.ended_at.unwrap_or(now) - self.accepted_at).num_milliseconds() as f64 / 1000.0;
+        let offsets_per_s = (done > 0 && seconds > 0.0).then(|| done as f64 / seconds);
+        let left = self.ended_at.is_none().then_some((whole - done) as f64);
+        ReplayProgress {
+            percent: Some(100.0 * done as f64 / whole as f64),
+            offsets_per_s,
+            seconds_left: left.zip(offsets_per_s).map(|(left, speed)| left / speed),
+        }
+    }
 }
 
 pub async fn replays(client: &impl GenericClient, group: &str) -> Result<Vec<ReplayStatus>, CatalogError> {
@@ -192,9 +221,48 @@ pub async fn replays(client: &impl GenericClient, group: &str) -> Result<Vec<Rep
         start_offset: row.get("start_offset"),
         until_offset: row.get("until_offset"),
         position: row.get("position"),
+        replaced_count: row.get("replaced_count"),
         accepted_at: row.get("accepted_at"),
         ended_at: row.get("ended_at"),
         state: row.get("state"),
     };
     Ok(rows.iter().map(status).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).expect("in range")
+    }
+
+    fn status(position: i64, state: &str, ended_at: Option<i64>) -> ReplayStatus {
+        ReplayStatus {
+            topic: "topic".into(),
+            topic_partition: 0,
+            requested_offset: 12,
+            start_offset: 10,
+            until_offset: 50,
+            position,
+            replaced_count: 1,
+            accepted_at: at(100),
+            ended_at: ended_at.map(at),
+            state: state.into(),
+        }
+    }
+
+    #[test]
+    fn progress_is_told_by_offsets_and_the_time_left_by_the_speed_so_far() {
+        let running = status(20, "running", None).progress(at(105));
+        let told = ReplayProgress { percent: Some(25.0), offsets_per_s: Some(2.0), seconds_left: Some(15.0) };
+        assert_eq!(running, told);
+        let begun = status(10, "running", None).progress(at(105));
+        assert_eq!(begun, ReplayProgress { percent: Some(0.0), ..ReplayProgress::default() });
+        let finished = status(50, "finished", Some(110)).progress(at(999));
+        assert_eq!(finished, ReplayProgress { percent: Some(100.0), offsets_per_s: Some(4.0), seconds_left: None });
+        assert_eq!(status(50, "cancelled", Some(110)).progress(at(999)), ReplayProgress::default());
+    }
 }

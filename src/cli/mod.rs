@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod migrate;
 mod progress;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod settled;
@@ -64,6 +65,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Exit 0 when nothing is in flight anywhere, 1 otherwise
     Settled(settled::SettledArgs),
+    /// Plan replays, follow them, or load the warehouse again
+    Replay(replay::ReplayArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -117,6 +120,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
+        Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {

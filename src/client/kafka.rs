@@ -36,6 +36,8 @@ pub enum KafkaError {
     Committed(#[source] RdKafkaError),
     #[error("could not read the first and last offsets of {topic_partition}")]
     Watermarks { topic_partition: TopicPartition, source: RdKafkaError },
+    #[error("could not look up offsets by time")]
+    Times(#[source] RdKafkaError),
     #[error("could not read {topic_partition} from offset {offset}")]
     Probe { topic_partition: TopicPartition, offset: i64, source: RdKafkaError },
     #[error("could not subscribe")]
@@ -179,6 +181,32 @@ pub fn watermarks<C: ClientContext>(
     client
         .fetch_watermarks(&topic_partition.topic, topic_partition.number, timeout)
         .map_err(|source| KafkaError::Watermarks { topic_partition: topic_partition.clone(), source })
+}
+
+/// The first offset whose message is not older than the time; topic partitions without such a message are left out.
+pub fn offsets_for_time(
+    inspector: &BaseConsumer,
+    topic_partitions: &[TopicPartition],
+    timestamp_ms: i64,
+    timeout: Duration,
+) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
+    let mut wanted = TopicPartitionList::new();
+    for topic_partition in topic_partitions {
+        wanted
+            .add_partition_offset(&topic_partition.topic, topic_partition.number, Offset::Offset(timestamp_ms))
+            .map_err(KafkaError::Times)?;
+    }
+    let found = inspector.offsets_for_times(wanted, timeout).map_err(KafkaError::Times)?;
+    let offset_of = |topic_partition: &TopicPartition| {
+        let element = found.find_partition(&topic_partition.topic, topic_partition.number)?;
+        match (element.error(), element.offset()) {
+            (Err(error), _) => Some(Err(KafkaError::Times(error))),
+            (Ok(()), Offset::Offset(offset)) => Some(Ok((topic_partition.clone(), offset))),
+            // the broker has no message that young
+            (Ok(()), _) => None,
+        }
+    };
+    topic_partitions.iter().filter_map(offset_of).collect()
 }
 
 /// The group's committed offsets with their raw metadata; topic partitions without one are left out.

@@ -40,6 +40,7 @@ mod plan_tests;
 mod reconcile_sql;
 mod repair;
 mod rows;
+mod state;
 mod transaction;
 mod warehouse_table;
 
@@ -62,6 +63,7 @@ use crate::telemetry::metrics;
 use crate::types::{MicroBatchId, OffsetRange};
 
 pub use error::LoadError;
+pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 
 /// Rows of one live micro-batch, as they stand in the lake.
 #[derive(Debug, Clone)]
@@ -257,12 +259,4 @@ fn record(batch: &BatchToLoad, counts: &LoadCounts) {
             "values mended for the warehouse; the lake keeps the originals"
         );
     }
-}
-
-/// When each micro-batch was loaded.
-pub async fn loaded_at(
-    client: &impl deadpool_postgres::GenericClient,
-) -> Result<HashMap<MicroBatchId, DateTime<Utc>>, tokio_postgres::Error> {
-    let rows = client.query(include_str!("sql/select_loaded_at.sql"), &[]).await?;
-    Ok(rows.iter().map(|row| (MicroBatchId(row.get(0)), row.get(1))).collect())
 }

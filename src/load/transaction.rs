@@ -11,6 +11,7 @@ use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
+use crate::telemetry::guarded;
 use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
@@ -118,9 +119,12 @@ impl Load<'_> {
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
         let (live, unchanged) = match still_live().await.map_err(LoadError::StillLive)? {
-            None => (LiveBatch::default(), Some(LoadOutcome::NotLive)),
-            Some(live) if self.insert_load_state(&transaction, live.mask_rev).await? => (live, None),
-            Some(live) => (live, Some(LoadOutcome::AlreadyLoaded)),
+            None if guarded!("still_live") => (LiveBatch::default(), Some(LoadOutcome::NotLive)),
+            asked => {
+                let live = asked.unwrap_or_default();
+                let is_new = self.insert_load_state(&transaction, live.mask_rev).await?;
+                (live, (!is_new).then_some(LoadOutcome::AlreadyLoaded))
+            }
         };
         if unchanged.is_some() {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
@@ -155,6 +159,9 @@ impl Load<'_> {
     }
 
     async fn lock_source(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
+        if !guarded!("source_lock") {
+            return Ok(());
+        }
         let lock = source_lock(self.batch.source_partition_id);
         let sql = match mode {
             Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
@@ -299,8 +306,10 @@ impl Load<'_> {
         let mut found = TableCounts::default();
         if mode == Mode::Replacing {
             let (source, first, next) = self.range();
-            found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
-            steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+            if guarded!("retract") {
+                found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
+                steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+            }
             found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
             for statement in reconcile_sql::forget_present(table) {
                 steps.execute(&statement).await?;
@@ -355,6 +364,9 @@ impl Steps<'_> {
             self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
         }
         self.batch(AS_PLANNED).await?;
+        if !guarded!("shadow") {
+            self.execute(&reconcile_sql::forget_losers(self.table)).await?;
+        }
         Ok(outranked)
     }
 

@@ -35,7 +35,7 @@ use crate::config::KafkaSettings;
 use crate::error::chain;
 use crate::source::assignment::{HaltReason, OffsetTag};
 use crate::source::consumer::{Assignment, GroupConsumer, MessageQueue};
-use crate::telemetry::metrics;
+use crate::telemetry::{guarded, metrics};
 use crate::types::{OffsetRange, TopicPartition};
 
 /// After this long without a message the end of the log is looked at for offsets without messages.
@@ -151,7 +151,9 @@ impl PartitionWorker {
         let start = offset.max(log_first);
         let Some(queue) = self.consumer.start(&self.assignment, start)? else { return Ok(Ended::Revoked) };
         if must_acknowledge {
-            self.acknowledge(&ownership, offset).await?;
+            if guarded!("acknowledge") {
+                self.acknowledge(&ownership, offset).await?;
+            }
         } else {
             self.commit_offset(&ownership, offset, uuid::Uuid::nil());
         }

@@ -91,13 +91,8 @@ pub async fn take_over(
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;
     let identity = identify(kafka, topic_partition, &position, log.first).await?;
     let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id };
-    let committed = match (&log.committed, tag) {
-        (None, _) => Committed::None,
-        (Some(found), Some(tag)) if tag.catalog_id == position.catalog_id => {
-            Committed::Ours { offset: found.offset, fence_known: position.fence_known }
-        }
-        (Some(found), _) => Committed::Foreign { offset: found.offset },
-    };
+    let offset = log.committed.as_ref().map(|committed| committed.offset);
+    let committed = Committed::of(offset, tag.as_ref(), position.catalog_id, position.fence_known);
     let decision = decide(&Observed {
         next_offset: position.next_offset,
         end: position.end,
@@ -210,7 +205,7 @@ async fn observe_log(settings: &KafkaSettings, topic_partition: &TopicPartition)
 }
 
 /// Compares the last message that the catalog knows with what lies there now.
-async fn identify(
+pub(super) async fn identify(
     settings: &KafkaSettings,
     topic_partition: &TopicPartition,
     position: &Position,

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use crate::catalog::{self, CatalogError, CoveredRange};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
+use crate::telemetry::guarded;
 use crate::types::{MicroBatchId, ObjectClaim, OffsetRange};
 
 /// Empty where nothing is read again.
@@ -51,6 +52,9 @@ impl ReplayPlan {
 
     /// Where a micro-batch that begins at `first` must end.
     pub(super) fn bound(&self, first: i64) -> Option<Bound> {
+        if !guarded!("whole") {
+            return None;
+        }
         let mut live = self.covered.iter().filter(|range| !range.skipped && range.offsets.next() > first);
         let next = live.next()?;
         Some(if next.offsets.contains(first) {

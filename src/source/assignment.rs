@@ -18,6 +18,7 @@
 
 use std::fmt;
 
+use crate::telemetry::guarded;
 use crate::types::OffsetRange;
 
 /// Tag of the offsets that Sluice commits: `v1;cat=<uuid>;fence=<uuid>;batch=<uuid>`.
@@ -63,6 +64,19 @@ pub enum Committed {
     Foreign {
         offset: i64,
     },
+}
+
+impl Committed {
+    /// `tag`: what the offset's metadata says; `fence_known`: whether its fence stands in the catalog's history.
+    pub fn of(offset: Option<i64>, tag: Option<&OffsetTag>, catalog_id: uuid::Uuid, fence_known: bool) -> Self {
+        let is_ours = tag.is_some_and(|tag| tag.catalog_id == catalog_id);
+        match offset {
+            None => Self::None,
+            Some(offset) if !guarded!("tag") => Self::Ours { offset, fence_known: true },
+            Some(offset) if is_ours => Self::Ours { offset, fence_known },
+            Some(offset) => Self::Foreign { offset },
+        }
+    }
 }
 
 /// What was found at the last message that the catalog knows.

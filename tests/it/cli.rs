@@ -17,6 +17,10 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor"],
     &["status"],
     &["settled"],
+    &["replay"],
+    &["replay", "plan"],
+    &["replay", "status"],
+    &["replay", "reload"],
     &["schema"],
 ];
 
@@ -55,6 +59,9 @@ fn every_usage_error_is_as_reviewed() {
         &["run", "--role", "dance"],
         &["topics"],
         &["settled", "--wait", "long"],
+        &["replay", "plan", "--topic", "raw-notifications"],
+        &["replay", "plan", "--topic", "raw-notifications", "--by-duration", "an hour"],
+        &["replay", "reload", "--since", "yesterday"],
         &["run", "--set", "kafka.group"],
         &["run", "--set", "kafka.grup=x"],
         &["run"],

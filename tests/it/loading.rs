@@ -1,6 +1,7 @@
 //! The loader on a real PostgreSQL: what the warehouse holds after any order, repetition and interference.
 
 mod fixtures;
+mod guards;
 mod hostile;
 mod replaced;
 mod schemas;

@@ -5,6 +5,7 @@ mod cli;
 mod compaction;
 mod database;
 mod dependencies;
+mod guards;
 mod hostile;
 mod layers;
 mod loading;

@@ -2,7 +2,11 @@
 
 mod compare;
 mod edges;
+mod guards;
+mod listing;
 mod matrix;
+mod plan;
+mod reload;
 
 use std::time::Duration;
 
