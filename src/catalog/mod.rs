@@ -11,23 +11,27 @@
 
 mod claims;
 mod files;
+mod letters;
 mod loads;
 mod masks;
 mod micro_batch;
 mod migrate;
 mod outbox;
 mod position;
+mod redrive;
 mod replay;
 mod status;
 
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
-pub use loads::{
-    BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded,
+pub use letters::{
+    LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
+    letter_files, letter_owner, letters,
 };
+pub use loads::{BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded};
 pub use masks::{
-    LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys, mark_rewritten,
-    published_key, set_masks,
+    LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys,
+    mark_rewritten, published_key, set_masks,
 };
 pub use micro_batch::{
     BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,
@@ -38,6 +42,10 @@ pub use outbox::{OutboxEntry, mark_sent, unsent};
 pub use position::{
     PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
     set_first_position,
+};
+pub use redrive::{
+    Correction, OpenRedrive, Override, RedriveEnd, RedriveStatus, TRIES_MAX, correction, count_tries, finish_redrives,
+    open_redrives, overrides_of, redrives, request_redrives, set_override, start_redrives,
 };
 pub use replay::{
     CoveredRange, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay, newer_is_claimed,
