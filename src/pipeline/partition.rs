@@ -26,6 +26,7 @@ use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
+use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
 use crate::client::kafka::Message;
@@ -209,14 +210,20 @@ impl PartitionWorker {
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
+        let mut redrives = Redrives::new();
         loop {
             let draining = *stop.borrow();
             if draining && in_flight.tasks.is_empty() && held.is_none() {
                 return self.drained(&writer, &plan, open).await;
             }
-            let may_read =
-                !draining && admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
+            if (redrives.is_asked && waits && !draining && open.messages.is_empty())
+                && let Some(ended) = self.redrive(ownership, &mut redrives).await
+            {
+                return ended;
+            }
+            let has_room = admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
+            let may_read = !draining && !redrives.is_asked && has_room;
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
             let due = open.due(limits, limits.age_max);
@@ -226,6 +233,7 @@ impl PartitionWorker {
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
                 _ = recommit.tick() => self.commit_offset(ownership, open.first, open.after),
+                () = redrives.wait(&open) => redrives.look(&self.context, ownership).await,
                 done = in_flight.next(), if may_join => match done {
                     Ok(processed) => held = open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -238,9 +246,7 @@ impl PartitionWorker {
                     held = held.take().and_then(|processed| open.push(processed));
                 }
                 memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
-                    if let Some((message, _)) = admitted.take() {
-                        in_flight.tasks.push_back(self.spawn(message, memory, &plan));
-                    }
+                    in_flight.tasks.extend(admitted.take().map(|(message, _)| self.spawn(message, memory, &plan)));
                 }
                 message = queue.recv(), if may_read => match message {
                     None => return Ended::Revoked,
@@ -260,6 +266,19 @@ impl PartitionWorker {
                 }
             }
         }
+    }
+
+    /// Runs micro-batches again that were asked for. `Some`: this ownership is over.
+    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives) -> Option<Ended> {
+        let mut revoked = self.revoked.clone();
+        let redriver = Redriver::new(&self.context, &self.kafka, ownership, self.retries());
+        let is_owner = tokio::select! {
+            is_owner = redriver.run() => is_owner,
+            () = signalled(&mut revoked) => return Some(Ended::Revoked),
+        };
+        redrives.answered();
+        self.committed.notify_waiters();
+        (!is_owner).then_some(Ended::Fenced)
     }
 
     /// Memory for a message. Where a micro-batch must be whole and nothing else can give memory back, it is taken
@@ -309,6 +328,7 @@ impl PartitionWorker {
             replaced,
             log_first: plan.log_first,
             carried: Carried::default(),
+            redrives: None,
         };
         match writer.write(sealed).await {
             Ok(Written::Fenced) => Some(Ended::Fenced),

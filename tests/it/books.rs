@@ -52,6 +52,7 @@ impl Owner {
             oldest_message_at: None,
             outbox_topic: "staged".into(),
             replaces: Vec::new(),
+            redrive: None,
         }
     }
 
