@@ -17,6 +17,11 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor"],
     &["status"],
     &["settled"],
+    &["dead-letters"],
+    &["dead-letters", "list"],
+    &["dead-letters", "show"],
+    &["dead-letters", "edit"],
+    &["dead-letters", "redrive"],
     &["schema"],
 ];
 
@@ -59,6 +64,8 @@ fn every_usage_error_is_as_reviewed() {
         &["run", "--set", "kafka.grup=x"],
         &["run"],
         &["validate", "--connectors", "nowhere"],
+        &["dead-letters", "redrive"],
+        &["dead-letters", "show", "7"],
     ] {
         texts.push(format!("$ sluice {}\n{}", args.join(" "), transcript(&sluice(args, &HashMap::new()))));
     }

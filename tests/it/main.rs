@@ -3,6 +3,7 @@
 mod books;
 mod cli;
 mod database;
+mod dead_letters;
 mod hostile;
 mod layers;
 mod loading;
