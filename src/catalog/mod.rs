@@ -3,7 +3,7 @@
 //!
 //! # Ordering
 //! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), micro-batches whose
-//! masks change by id. Statements state
+//! masks change by id, overrides by id, requests for re-drives. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the

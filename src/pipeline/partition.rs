@@ -43,7 +43,7 @@ use crate::types::{OffsetRange, TopicPartition};
 const IDLE_WAIT: Duration = Duration::from_secs(2);
 
 /// How often the advisory offset is committed again: Kafka refuses commits during a rebalance, and an idle topic
-/// partition has no next one that would carry it.
+/// partition has no next one that would carry it. Requests for re-drives are looked for as often.
 const RECOMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// What the owner needs.
@@ -210,16 +210,15 @@ impl PartitionWorker {
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
-        let mut redrives = Redrives::new();
+        let mut redrives = Redrives::default();
         loop {
             let draining = *stop.borrow();
             if draining && in_flight.tasks.is_empty() && held.is_none() {
                 return self.drained(&writer, &plan, open).await;
             }
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
-            if (redrives.is_asked && waits && !draining && open.messages.is_empty())
-                && let Some(ended) = self.redrive(ownership, &mut redrives).await
-            {
+            let is_free = waits && !draining && open.messages.is_empty();
+            if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
                 return ended;
             }
             let has_room = admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
@@ -232,8 +231,10 @@ impl PartitionWorker {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
-                _ = recommit.tick() => self.commit_offset(ownership, open.first, open.after),
-                () = redrives.wait(&open) => redrives.look(&self.context, ownership).await,
+                _ = recommit.tick() => {
+                    self.commit_offset(ownership, open.first, open.after);
+                    redrives.look(&self.context, ownership, &open).await;
+                }
                 done = in_flight.next(), if may_join => match done {
                     Ok(processed) => held = open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -268,15 +269,20 @@ impl PartitionWorker {
         }
     }
 
-    /// Runs micro-batches again that were asked for. `Some`: this ownership is over.
-    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives) -> Option<Ended> {
-        let mut revoked = self.revoked.clone();
+    /// Runs micro-batches again that were asked for, where it is free to. `Some`: this ownership is over.
+    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
+        if !is_free || !redrives.is_asked {
+            return None;
+        }
+        let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let redriver = Redriver::new(&self.context, &self.kafka, ownership, self.retries());
         let is_owner = tokio::select! {
             is_owner = redriver.run() => is_owner,
             () = signalled(&mut revoked) => return Some(Ended::Revoked),
+            // it may take longer than a drain; the next owner begins anew
+            () = signalled(&mut stop) => return Some(Ended::Stopped),
         };
-        redrives.answered();
+        redrives.is_asked = false;
         self.committed.notify_waiters();
         (!is_owner).then_some(Ended::Fenced)
     }

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use thiserror::Error;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::batch_writer::{BatchWriter, WriteError, Written};
 use super::build::SealedBatch;
@@ -36,8 +35,6 @@ use crate::error::{ErrorKind, chain};
 use crate::telemetry::metrics;
 use crate::types::{MicroBatchId, OffsetRange};
 
-/// How often the owner looks for requests.
-const LOOK_WAIT: Duration = Duration::from_secs(2);
 /// How long a transient error may hold the topic partition back.
 const RETRY_DEADLINE: Duration = Duration::from_mins(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,33 +42,16 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 const STARTS_MAX: i32 = 5;
 
 /// Whether there is something to run again.
+#[derive(Default)]
 pub(super) struct Redrives {
-    look_wait: Interval,
     pub(super) is_asked: bool,
 }
 
 impl Redrives {
-    pub(super) fn new() -> Self {
-        let mut look_wait = interval_at(Instant::now() + LOOK_WAIT, LOOK_WAIT);
-        look_wait.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { look_wait, is_asked: false }
-    }
-
-    /// Until it is time to look. Safe to drop.
-    pub(super) async fn wait(&mut self, open: &OpenBatch) {
-        if self.is_asked || open.is_bound() {
-            return std::future::pending().await;
+    pub(super) async fn look(&mut self, context: &TransformContext, ownership: &Ownership, open: &OpenBatch) {
+        if open.is_bound() {
+            return;
         }
-        self.look_wait.tick().await;
-    }
-
-    /// All that was asked for has been looked at.
-    pub(super) fn answered(&mut self) {
-        self.is_asked = false;
-        self.look_wait.reset();
-    }
-
-    pub(super) async fn look(&mut self, context: &TransformContext, ownership: &Ownership) {
         let looked = async {
             let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
             catalog::open_redrives(&client, ownership.partition).await

@@ -112,3 +112,20 @@ fn edit_there(editor: &str, file: &Path, shown: &[u8]) -> anyhow::Result<Option<
     let is_same = bytes == shown || bytes.strip_suffix(b"\n") == Some(shown);
     Ok((!is_same).then_some(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_editor_changes_the_bytes_or_leaves_them() {
+        let folder = std::env::temp_dir().join(format!("sluice-edit-test-{}", uuid::Uuid::new_v4().simple()));
+        make_private(&folder).expect("a new folder");
+        let edited = |editor: &str| edit_there(editor, &folder.join("dead-letter"), b"shown");
+        assert_eq!(edited("printf corrected >").expect("it ends well"), Some(b"corrected".to_vec()));
+        assert_eq!(edited("true").expect("it ends well"), None);
+        assert_eq!(edited("printf 'shown\\n' >").expect("it ends well"), None, "editors end the last line");
+        assert!(edited("false").expect_err("it fails").to_string().contains("nothing is stored"));
+        std::fs::remove_dir_all(&folder).expect("ours");
+    }
+}
