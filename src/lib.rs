@@ -40,6 +40,7 @@
 //! | LOAD-3 | a row of a replaced micro-batch that is not made again goes, and the best of the shadow takes its place | [`load`] |
 //! | REPLAY-1 | a micro-batch covers whole each one that it replaces, and was made to replace just those | [`commit`] |
 //! | REPLAY-2 | a replay is accepted in the catalog, then acknowledged in Kafka, then carried out | [`pipeline`] |
+//! | REDRIVE-1 | a re-drive is answered in the commit that carries it out, which leaves the position where it is | [`commit`] |
 
 pub mod types;
 pub mod error;

@@ -147,6 +147,7 @@ impl Database {
                 ("V0001__create_catalog", include_str!("../../migrations/catalog/V0001__create_catalog.sql")),
                 ("V0002__replay", include_str!("../../migrations/catalog/V0002__replay.sql")),
                 ("V0003__masks", include_str!("../../migrations/catalog/V0003__masks.sql")),
+                ("V0004__redrive", include_str!("../../migrations/catalog/V0004__redrive.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),

@@ -3,7 +3,7 @@
 //!
 //! # Ordering
 //! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), micro-batches whose
-//! masks change by id. Statements state
+//! masks change by id, overrides by id, requests for re-drives. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
@@ -11,18 +11,24 @@
 
 mod claims;
 mod files;
+mod letters;
 mod loads;
 mod masks;
 mod micro_batch;
 mod migrate;
 mod outbox;
 mod position;
+mod redrive;
 mod replay;
 mod replay_scope;
 mod status;
 
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
+pub use letters::{
+    LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
+    letter_files, letter_owner, letters,
+};
 pub use loads::{BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded};
 pub use masks::{
     LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys,
@@ -37,6 +43,10 @@ pub use outbox::{OutboxEntry, mark_sent, unsent};
 pub use position::{
     PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
     set_first_position,
+};
+pub use redrive::{
+    Correction, OpenRedrive, Override, RedriveEnd, RedriveStatus, TRIES_MAX, correction, count_tries, finish_redrives,
+    open_redrives, overrides_of, redrives, request_redrives, set_override, start_redrives,
 };
 pub use replay::{
     CoveredRange, ReplayProgress, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay,

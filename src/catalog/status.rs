@@ -19,6 +19,8 @@ pub struct Backlog {
     pub batches_unloaded: i64,
     /// Topic partitions in the middle of a replay.
     pub replays_running: i64,
+    /// Re-drives asked for and not finished.
+    pub redrives_open: i64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +55,7 @@ pub async fn backlog(client: &impl GenericClient) -> Result<Backlog, CatalogErro
         outbox_pending: row.get("outbox_pending"),
         batches_unloaded: row.get("batches_unloaded"),
         replays_running: row.get("replays_running"),
+        redrives_open: row.get("redrives_open"),
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused for safety.
 
+pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod migrate;
@@ -67,6 +68,8 @@ pub enum Command {
     Settled(settled::SettledArgs),
     /// Plan replays, follow them, or load the warehouse again
     Replay(replay::ReplayArgs),
+    /// List what did not fit, show it, correct it, run it again
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -121,6 +124,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
+        Command::DeadLetters(args) => Box::pin(dead_letters::run(&cli.settings, args, &mut out)).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {

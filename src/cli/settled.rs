@@ -40,11 +40,12 @@ fn print(found: &InFlight, output: OutputFormat, out: &mut dyn Write) -> anyhow:
             let backlog = &found.backlog;
             writeln!(
                 out,
-                "in flight: {} messages unread, {} resets waiting, {} replays running, {} files pending, {} files to hide, \
+                "in flight: {} messages unread, {} resets waiting, {} replays running, {} re-drives open, {} files pending, {} files to hide, \
                  {} files to rewrite, {} manifests unsent, {} micro-batches unloaded",
                 found.messages_unread,
                 found.resets_waiting,
                 backlog.replays_running,
+                backlog.redrives_open,
                 backlog.files_pending,
                 backlog.files_to_hide,
                 backlog.files_to_rewrite,

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::config::KafkaSettings;
 use crate::error::ErrorKind;
-use crate::types::TopicPartition;
+use crate::types::{OffsetRange, TopicPartition};
 
 #[derive(Debug, Error)]
 pub enum KafkaError {
@@ -297,6 +297,50 @@ pub fn first_message_from(
         }
     }
     Err(probe(RdKafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)))
+}
+
+/// The messages of a range that lies before the end of the log, and the first offset that is still there: messages
+/// before it are gone, or go while this reads, and are left out. Blocks while messages come, then for up to `timeout`.
+pub fn messages_in(
+    settings: &KafkaSettings,
+    topic_partition: &TopicPartition,
+    range: OffsetRange,
+    timeout: Duration,
+) -> Result<(i64, Vec<Message>), KafkaError> {
+    let probe = |source| KafkaError::Probe { topic_partition: topic_partition.clone(), offset: range.first(), source };
+    let mut config = consumer_config(settings);
+    config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer<DefaultConsumerContext> = config.create().map_err(KafkaError::Create)?;
+    let (log_first, _) = watermarks(consumer.client(), topic_partition, timeout)?;
+    let mut messages = Vec::new();
+    if log_first < range.next() {
+        let start = Offset::Offset(range.first().max(log_first));
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_offset(&topic_partition.topic, topic_partition.number, start).map_err(probe)?;
+        consumer.assign(&wanted).map_err(probe)?;
+        let mut deadline = Instant::now() + timeout;
+        loop {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) if message.offset() >= range.next() => break,
+                Some(Ok(message)) => {
+                    deadline = Instant::now() + timeout;
+                    messages.push(Message::from_borrowed(&message));
+                    if message.offset() + 1 == range.next() {
+                        break;
+                    }
+                }
+                Some(Err(RdKafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) if is_fatal(&error) => return Err(probe(error)),
+                Some(Err(_)) | None if Instant::now() >= deadline => {
+                    return Err(probe(RdKafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut)));
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+    let (log_first, _) = watermarks(consumer.client(), topic_partition, timeout)?;
+    messages.retain(|message| message.offset >= log_first);
+    Ok((log_first, messages))
 }
 
 fn is_fatal(error: &RdKafkaError) -> bool {

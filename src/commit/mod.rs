@@ -7,6 +7,7 @@
 //! lies complete in `_pending/`; after, publish and load take over from the catalog alone.
 //! In a replay the same transaction marks the micro-batches that it replaces dead and gives up their claims; it
 //! covers each of them whole (REPLAY-1). What it covers of a skipped range is no longer skipped; the rest stays so.
+//! A re-drive does the same to one live micro-batch, with the fence alone: the position stays where it is.
 //! # Retries
 //! The transaction is idempotent by the micro-batch's id: every attempt locks the topic partition's
 //! row and looks the id up before it does anything, so a connection lost at COMMIT is answered by trying again.
@@ -19,4 +20,4 @@ mod transaction;
 
 pub use ledger::{LedgerError, Ledgers, Totals};
 pub use limits::{BatchLimits, Fill};
-pub use transaction::{CommitError, CommitOutcome, Proposal, commit, commit_passed_over, commit_skipped};
+pub use transaction::{CommitError, CommitOutcome, Proposal, Redrive, commit, commit_passed_over, commit_skipped};

@@ -34,6 +34,17 @@ pub struct Proposal {
     pub replaces: Vec<MicroBatchId>,
     /// Versions of objects, the oldest first, of which the commit has asked ([`CommitOutcome::Unordered`]).
     pub version_orders: Vec<(ObjectLocation, Vec<String>)>,
+    /// It runs what is committed again on request, and the position stays where it is.
+    pub redrive: Option<Redrive>,
+}
+
+/// What a re-drive settles besides its micro-batch.
+#[derive(Debug, Clone, Default)]
+pub struct Redrive {
+    /// The requests that it answers.
+    pub requests: Vec<i64>,
+    /// Overrides that did not help, each with the reason.
+    pub failed_overrides: Vec<(i64, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,14 +96,16 @@ pub async fn commit(
     let mut client = postgres::get(pool).await.map_err(|source| catalog(CatalogError::Connect(source)))?;
     let transaction =
         client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
-    catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
+    let (owner, _) = catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
     if catalog::exists(&transaction, id).await.map_err(catalog)? {
         return Ok(CommitOutcome::Committed);
     }
-    let swapped =
-        catalog::compare_and_swap(&transaction, partition, proposal.fence, proposal.offsets, proposal.last_message)
-            .await
-            .map_err(catalog)?;
+    let swapped = if proposal.redrive.is_some() {
+        owner == proposal.fence
+    } else {
+        let Proposal { fence, offsets, last_message, .. } = *proposal;
+        catalog::compare_and_swap(&transaction, partition, fence, offsets, last_message).await.map_err(catalog)?
+    };
     if !swapped {
         return Ok(CommitOutcome::Fenced);
     }
@@ -120,7 +133,11 @@ pub async fn commit(
         }
         catalog::set_masks(&transaction, key, touched).await.map_err(catalog)?;
     }
-    if !dead.is_empty() {
+    if let Some(redrive) = &proposal.redrive {
+        catalog::count_tries(&transaction, &redrive.failed_overrides).await.map_err(catalog)?;
+        let end = catalog::RedriveEnd::Done(id);
+        catalog::finish_redrives(&transaction, &redrive.requests, &end).await.map_err(catalog)?;
+    } else if !dead.is_empty() {
         catalog::finish_replay(&transaction, partition, proposal.offsets.next()).await.map_err(catalog)?;
     }
     crate::telemetry::fail_point!("commit.before_commit", catalog);

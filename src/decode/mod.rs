@@ -47,7 +47,7 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::config::{Connector, Format};
+use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, DecodedBatch, Span};
 use crate::types::{RejectReason, RowReject, kept_bytes};
 
@@ -69,6 +69,16 @@ pub struct DecodeLimits {
     pub json_depth_max: usize,
     /// Unpacked size of an object.
     pub object_bytes_max: u64,
+}
+
+impl DecodeLimits {
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            record_bytes_max: limits.record_bytes_max,
+            json_depth_max: limits.json_depth_max,
+            object_bytes_max: limits.object_bytes_max,
+        }
+    }
 }
 
 /// Why a whole object cannot be read.

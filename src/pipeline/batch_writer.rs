@@ -23,8 +23,8 @@ const UPLOADS_IN_FLIGHT: usize = 8;
 
 pub(super) enum Written {
     Committed(MicroBatchId),
-    /// In a replay: the old micro-batch cannot be rebuilt and stays as it is.
-    PassedOver,
+    /// In a replay or a re-drive: the old micro-batch cannot be rebuilt and stays as it is, for this reason.
+    PassedOver(String),
     Fenced,
 }
 
@@ -147,13 +147,17 @@ impl BatchWriter<'_> {
 
     async fn pass_over(&self, sealed: &SealedBatch, connector: &str, problem: &str) -> Result<Written, WriteError> {
         let topic_partition = &self.ownership.key.topic_partition;
+        let refused = format!("rows of connector `{connector}` cannot be carried over: {problem}");
+        if sealed.redrives.is_some() {
+            return Ok(Written::PassedOver(refused));
+        }
         metrics().replay_refused.with_label_values(&[topic_partition.topic.as_ref()]).inc();
         tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "the raw data is gone and the old rows do not fit: the old micro-batch stays as it is");
         let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
             commit_passed_over(&self.context.catalog, self.ownership.partition, sealed.fence, sealed.offsets)
         })
         .await?;
-        Ok(if outcome == CommitOutcome::Committed { Written::PassedOver } else { Written::Fenced })
+        Ok(if outcome == CommitOutcome::Committed { Written::PassedOver(refused) } else { Written::Fenced })
     }
 
     async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {

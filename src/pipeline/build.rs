@@ -13,8 +13,8 @@ use super::carry::Carried;
 use super::context::TransformContext;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
-use crate::catalog::{DeadLetterSample, FileRecord};
-use crate::commit::{Ledgers, Proposal, Totals};
+use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX};
+use crate::commit::{Ledgers, Proposal, Redrive, Totals};
 use crate::config::Connector;
 use crate::error::chain;
 use crate::stage;
@@ -24,8 +24,6 @@ use crate::types::{
     RowOutcome, StagedFile, TopicPartition,
 };
 
-/// Samples that the catalog keeps of each connector and reason.
-const SAMPLES_MAX: usize = 10;
 const SAMPLE_BYTES_MAX: usize = 4096;
 
 /// A proposal, and the bytes of the files it names.
@@ -54,6 +52,8 @@ pub struct SealedBatch {
     /// Messages before it are gone from the log; beyond the offsets but in a replay.
     pub log_first: i64,
     pub carried: Carried,
+    /// The requests that it answers, where it is a re-drive.
+    pub redrives: Option<Vec<i64>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,12 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     files.extend(encode_dead_letters(context, sealed, id, &collected.dead_letters)?);
     collected.totals.rows_out = count_rows(&files, FileKind::Data);
     collected.totals.dead_letters = count_rows(&files, FileKind::DeadLetter);
+    let redrive = sealed.redrives.clone().map(|requests| Redrive {
+        requests,
+        failed_overrides: sealed.replaced.as_ref().map_or_else(Vec::new, |replaced| {
+            replaced.overrides.failed(collected.dead_letters.iter().map(|(letter, _)| letter))
+        }),
+    });
     let last = sealed.messages.last().map(|processed| &processed.message);
     let (records, uploads) = files.into_iter().map(|file| file_record(id, file)).unzip();
     let proposal = Proposal {
@@ -105,6 +111,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         outbox_topic: context.outbox_topic.clone(),
         replaces: sealed.replaced.iter().map(|replaced| replaced.id).collect(),
         version_orders: Vec::new(),
+        redrive,
     };
     let mut dead_letter_counts = BTreeMap::new();
     for (letter, _) in &collected.dead_letters {

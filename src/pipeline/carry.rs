@@ -2,13 +2,14 @@
 //! the raw bucket no longer has, and of messages that the log no longer has.
 //!
 //! # Contract
-//! Rows and dead letters stand as they stood, with their lineage; nothing is cleaned or checked again. What cannot
+//! Rows and dead letters stand as they stood, with their lineage; nothing is cleaned or checked again, but for dead
+//! letters that have been corrected, which become rows. What cannot
 //! be brought into the connector's present schema is not guessed: the replay leaves that micro-batch as it is.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
@@ -16,14 +17,15 @@ use thiserror::Error;
 
 use super::context::TransformContext;
 use super::lake_files::{LakeFileError, read_file};
+use super::letters::letters_in;
 use super::process::ProcessedMessage;
 use super::replay::Replaced;
 use crate::catalog::{self, BatchFile, CatalogError};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
-use crate::config::{Connector, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, RECORD_COLUMN, ROW_COLUMN};
+use crate::config::{Connector, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, RECORD_COLUMN};
 use crate::error::ErrorKind;
-use crate::types::{DeadLetter, ObjectClaim, ObjectLocation, Origin, OriginRows, RejectReason};
+use crate::types::{DeadLetter, ObjectClaim, Origin, OriginRows};
 
 /// What is carried over into one micro-batch.
 #[derive(Debug, Default)]
@@ -94,7 +96,17 @@ pub(super) async fn carry(
                 let rows = wanted.rows(connector, batch)?;
                 carried.rows.extend(rows.into_iter().map(|rows| (Arc::clone(connector), rows)));
             } else {
-                carried.dead_letters.extend(wanted.dead_letters(&file, batch)?);
+                for (mut letter, time) in wanted.dead_letters(&file, batch)? {
+                    match replaced.overrides.correct_carried(context, &mut letter) {
+                        None => carried.dead_letters.push((letter, time)),
+                        Some(None) => {}
+                        Some(Some((connector, row))) => {
+                            // a direct record's own time is not among what a dead letter keeps: its day stands for it
+                            let origin = wanted.origin(letter.message_offset, letter.record.unwrap_or_default(), time);
+                            carried.rows.push((connector, OriginRows { origin, batches: vec![row] }));
+                        }
+                    }
+                }
             }
         }
     }
@@ -131,16 +143,7 @@ impl Wanted<'_> {
                 .map(|row| Some((offsets.value(row), records.value(row)) == (offset, record)))
                 .collect();
             let rows = filter_record_batch(batch, &mask).map_err(|error| cannot(error.to_string()))?;
-            let claim = self.replaced.claims.get(&(offset, record));
-            let origin = Origin {
-                message_offset: offset,
-                record,
-                time: claim.map_or_else(
-                    || DateTime::from_timestamp_millis(time).unwrap_or_default(),
-                    |claim| claim.version.last_modified,
-                ),
-                order_hash: claim.map_or(offset, |claim| claim.version.order_hash()),
-            };
+            let origin = self.origin(offset, record, DateTime::from_timestamp_millis(time).unwrap_or_default());
             found.push(OriginRows { origin, batches: vec![conform(connector, &rows).map_err(cannot)?] });
         }
         Ok(found)
@@ -152,45 +155,20 @@ impl Wanted<'_> {
         batch: &RecordBatch,
     ) -> Result<Vec<(DeadLetter, DateTime<Utc>)>, CarryError> {
         let cannot = |problem: String| CarryError::CannotRebuild { connector: file.connector.clone(), problem };
-        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| cannot(format!("no column `{name}`")));
-        let text = |name: &str, row: usize| -> Result<Option<String>, CarryError> {
-            let texts = column(name)?.as_string::<i32>();
-            Ok(texts.is_valid(row).then(|| texts.value(row).to_owned()))
-        };
-        let number = |name: &str, row: usize| -> Result<Option<i64>, CarryError> {
-            let numbers = column(name)?.as_primitive::<Int64Type>();
-            Ok(numbers.is_valid(row).then(|| numbers.value(row)))
-        };
         let time =
             date_of(&file.table_partition).ok_or_else(|| cannot(format!("no date in `{}`", file.table_partition)))?;
-        let mut letters = Vec::new();
-        for row in 0..batch.num_rows() {
-            let offset = number(OFFSET_COLUMN, row)?.unwrap_or_default();
-            let records = column(RECORD_COLUMN)?.as_primitive::<Int32Type>();
-            let record = records.is_valid(row).then(|| records.value(row));
-            if !self.contains(offset, record.unwrap_or(-1)) {
-                continue;
-            }
-            let reason = text("reason", row)?.unwrap_or_default();
-            let reason = RejectReason::ALL.iter().copied().find(|known| known.as_str() == reason);
-            let (bucket, key) = (text("bucket", row)?, text("key", row)?);
-            letters.push((
-                DeadLetter {
-                    connector: text("connector", row)?.unwrap_or_default(),
-                    reason: reason.ok_or_else(|| cannot("a dead letter has an unknown reason".to_owned()))?,
-                    detail: text("detail", row)?.unwrap_or_default(),
-                    message_offset: offset,
-                    record,
-                    row: number(ROW_COLUMN, row)?,
-                    byte_offset: number("byte_offset", row)?.map(i64::cast_unsigned),
-                    object: bucket.zip(key).map(|(bucket, key)| ObjectLocation { bucket, key }),
-                    object_version: text("version", row)?,
-                    bytes: bytes::Bytes::copy_from_slice(column("bytes")?.as_binary::<i32>().value(row)),
-                },
-                time,
-            ));
+        let letters = letters_in(batch, |place| self.contains(place.message_offset, place.record.unwrap_or(-1)));
+        Ok(letters.map_err(cannot)?.into_iter().map(|letter| (letter, time)).collect())
+    }
+
+    fn origin(&self, offset: i64, record: i32, time: DateTime<Utc>) -> Origin {
+        let claim = self.replaced.claims.get(&(offset, record));
+        Origin {
+            message_offset: offset,
+            record,
+            time: claim.map_or(time, |claim| claim.version.last_modified),
+            order_hash: claim.map_or(offset, |claim| claim.version.order_hash()),
         }
-        Ok(letters)
     }
 }
 

@@ -11,11 +11,12 @@ use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
 use crate::commit::BatchLimits;
-use crate::config::{Connector, Connectors, Settings};
+use crate::config::{Connector, Connectors, KeyEncoding, Settings};
 use crate::decode::DecodeLimits;
+use crate::source::notification::ObjectEvent;
 use crate::source::object_reader::{Claims, ClaimsError, ObjectReader};
 use crate::transform::{TransformError, TransformPlan};
-use crate::types::{MicroBatchId, ObjectLocation};
+use crate::types::{MicroBatchId, ObjectLocation, TopicPartition};
 
 /// Everything the transform role needs besides Kafka.
 pub struct TransformContext {
@@ -71,11 +72,7 @@ impl TransformContext {
             catalog,
             budget: MemoryBudget::new(limits.memory_bytes_max),
             batch_limits: BatchLimits::new(limits),
-            decode_limits: DecodeLimits {
-                record_bytes_max: limits.record_bytes_max,
-                json_depth_max: limits.json_depth_max,
-                object_bytes_max: limits.object_bytes_max,
-            },
+            decode_limits: DecodeLimits::new(limits),
             messages_in_flight_max: limits.objects_in_flight_max.max(1),
             cluster_id,
             consumer_group: settings.kafka.group.clone(),
@@ -86,6 +83,15 @@ impl TransformContext {
 
     pub fn plan(&self, connector: &Arc<Connector>) -> &TransformPlan {
         self.plans.get(&connector.name).expect("plans are made from the same connectors")
+    }
+
+    /// The connector that wants an object under any spelling of its key, tried in order.
+    pub fn connector_for(&self, topic_partition: &TopicPartition, event: &ObjectEvent) -> Option<Arc<Connector>> {
+        if event.bucket == self.lake_bucket && self.lake_is_raw_store {
+            return None;
+        }
+        let keys = event.key_candidates(KeyEncoding::Auto);
+        keys.iter().find_map(|key| self.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned())
     }
 }
 

@@ -67,6 +67,11 @@ impl OpenBatch {
         self.bound.and_then(|bound| bound.replaces)
     }
 
+    /// Whether a replay is under way.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
     fn is_complete(&self) -> bool {
         self.bound.is_some_and(|bound| self.next() >= bound.end)
     }

@@ -26,6 +26,7 @@ use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
+use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
 use crate::client::kafka::Message;
@@ -42,7 +43,7 @@ use crate::types::{OffsetRange, TopicPartition};
 const IDLE_WAIT: Duration = Duration::from_secs(2);
 
 /// How often the advisory offset is committed again: Kafka refuses commits during a rebalance, and an idle topic
-/// partition has no next one that would carry it.
+/// partition has no next one that would carry it. Requests for re-drives are looked for as often.
 const RECOMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// What the owner needs.
@@ -211,14 +212,19 @@ impl PartitionWorker {
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
+        let mut redrives = Redrives::default();
         loop {
             let draining = *stop.borrow();
             if draining && in_flight.tasks.is_empty() && held.is_none() {
                 return self.drained(&writer, &plan, open).await;
             }
-            let may_read =
-                !draining && admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
+            let is_free = waits && !draining && open.messages.is_empty();
+            if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
+                return ended;
+            }
+            let has_room = admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
+            let may_read = !draining && !redrives.is_asked && has_room;
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
             let due = open.due(limits, limits.age_max);
@@ -227,7 +233,10 @@ impl PartitionWorker {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
-                _ = recommit.tick() => self.commit_offset(ownership, open.first, open.after),
+                _ = recommit.tick() => {
+                    self.commit_offset(ownership, open.first, open.after);
+                    redrives.look(&self.context, ownership, &open).await;
+                }
                 done = in_flight.next(), if may_join => match done {
                     Ok(processed) => held = open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -240,9 +249,7 @@ impl PartitionWorker {
                     held = held.take().and_then(|processed| open.push(processed));
                 }
                 memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
-                    if let Some((message, _)) = admitted.take() {
-                        in_flight.tasks.push_back(self.spawn(message, memory, &plan));
-                    }
+                    in_flight.tasks.extend(admitted.take().map(|(message, _)| self.spawn(message, memory, &plan)));
                 }
                 message = queue.recv(), if may_read => match message {
                     None => return Ended::Revoked,
@@ -262,6 +269,24 @@ impl PartitionWorker {
                 }
             }
         }
+    }
+
+    /// Runs micro-batches again that were asked for, where it is free to. `Some`: this ownership is over.
+    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
+        if !is_free || !redrives.is_asked {
+            return None;
+        }
+        let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
+        let redriver = Redriver::new(&self.context, &self.kafka, ownership, self.retries());
+        let is_owner = tokio::select! {
+            is_owner = redriver.run() => is_owner,
+            () = signalled(&mut revoked) => return Some(Ended::Revoked),
+            // it may take longer than a drain; the next owner begins anew
+            () = signalled(&mut stop) => return Some(Ended::Stopped),
+        };
+        redrives.is_asked = false;
+        self.committed.notify_waiters();
+        (!is_owner).then_some(Ended::Fenced)
     }
 
     /// Memory for a message. Where a micro-batch must be whole and nothing else can give memory back, it is taken
@@ -311,6 +336,7 @@ impl PartitionWorker {
             replaced,
             log_first: plan.log_first,
             carried: Carried::default(),
+            redrives: None,
         };
         match writer.write(sealed).await {
             Ok(Written::Fenced) => Some(Ended::Fenced),

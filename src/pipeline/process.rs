@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 
 use super::context::TransformContext;
 use super::decode_task::{Fault, on_cpu_thread};
+use super::overrides::Overrides;
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
@@ -159,6 +160,7 @@ pub async fn process(
         dead_letter: None,
         memory,
     };
+    let overrides = Overrides::of(replaced.as_deref());
     if let Some(connector) = context.connectors.for_records(&topic_partition.topic).cloned() {
         let Some(value) = message.payload.clone() else {
             return Ok(empty(message, OffsetOutcome::Ignored, memory));
@@ -170,7 +172,7 @@ pub async fn process(
             order_hash: message.offset,
         };
         count_read(&connector, value.len() as u64);
-        let rows = decode_rows(&context, connector, Input::Record(value), origin, None).await?;
+        let rows = decode_rows(&context, connector, Input::Record(value), origin, None, overrides).await?;
         let mut processed = empty(message, OffsetOutcome::Decoded, memory);
         match rows {
             Ok(rows) => processed.record = Some(rows),
@@ -181,10 +183,10 @@ pub async fn process(
         }
         return Ok(processed);
     }
-    let Some(payload) = message.payload.clone() else {
+    let Some(announced) = overrides.announcement(&message) else {
         return Ok(empty(message, OffsetOutcome::Ignored, memory));
     };
-    let events = match notification::decode(&payload) {
+    let events = match announced {
         Ok(Announcement::Objects(events)) => events,
         Ok(Announcement::Ignored(_)) => return Ok(empty(message, OffsetOutcome::Ignored, memory)),
         Err(error) => {
@@ -220,7 +222,7 @@ pub async fn process_again(
 ) -> Result<(), ProcessError> {
     let message = processed.message.clone();
     let reading = Reading { context, topic_partition, message: &message, retries, replaced };
-    let Some(Ok(Announcement::Objects(events))) = message.payload.as_deref().map(notification::decode) else {
+    let Some(Ok(Announcement::Objects(events))) = Overrides::of(replaced).announcement(&message) else {
         return Ok(());
     };
     for event in events {
@@ -267,7 +269,7 @@ impl Reading<'_> {
         event: ObjectEvent,
         memory: &mut MemoryShare,
     ) -> Result<ProcessedObject, ProcessError> {
-        let connector = connector_for(self.context, self.topic_partition, &event);
+        let connector = self.context.connector_for(self.topic_partition, &event);
         let without_rows = |connector, outcome| ProcessedObject::without_rows(event.record, connector, outcome);
         let Some(connector) = connector.filter(|_| event.kind == EventKind::Created) else {
             return Ok(without_rows(None, ObjectOutcome::Filtered));
@@ -289,20 +291,26 @@ impl Reading<'_> {
             }
         })
         .await?;
-        let wanted =
-            Wanted { context: self.context, connector: &connector, message: self.message, record: event.record };
-        match outcome {
-            ReadOutcome::Duplicate => Ok(without_rows(Some(connector), ObjectOutcome::Duplicate)),
-            ReadOutcome::Stale => self.gone(event.record, connector, ObjectOutcome::Stale).await,
-            ReadOutcome::Missing => self.gone(event.record, connector, ObjectOutcome::Missing).await,
+        let wanted = Wanted {
+            context: self.context,
+            connector: &connector,
+            message: self.message,
+            record: event.record,
+            overrides: Overrides::of(self.replaced),
+        };
+        let object = match outcome {
+            ReadOutcome::Duplicate => without_rows(Some(Arc::clone(&connector)), ObjectOutcome::Duplicate),
+            ReadOutcome::Stale => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Stale).await?,
+            ReadOutcome::Missing => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Missing).await?,
             ReadOutcome::TooLarge { version, head, reservation } => {
                 let detail =
                     format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
                 let fault = Fault { reason: RejectReason::ObjectTooLarge, detail };
-                Ok(wanted.quarantined(version, head, reservation, fault))
+                wanted.quarantined(version, head, reservation, fault)
             }
-            ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await,
-        }
+            ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await?,
+        };
+        wanted.overrides.correct_object(self.context, self.message.offset, object).await
     }
 
     /// An object that is not there, or not as announced. In a replay its rows stand, unless a newer version has
@@ -336,27 +344,13 @@ impl Reading<'_> {
     }
 }
 
-/// The connector that wants the object under any spelling of its key, tried in order.
-fn connector_for(
-    context: &TransformContext,
-    topic_partition: &TopicPartition,
-    event: &ObjectEvent,
-) -> Option<Arc<Connector>> {
-    if event.bucket == context.lake_bucket && context.lake_is_raw_store {
-        return None;
-    }
-    event
-        .key_candidates(crate::config::KeyEncoding::Auto)
-        .iter()
-        .find_map(|key| context.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned())
-}
-
 /// An object that a connector wants.
 struct Wanted<'a> {
     context: &'a Arc<TransformContext>,
     connector: &'a Arc<Connector>,
     message: &'a Message,
     record: i32,
+    overrides: Overrides,
 }
 
 impl Wanted<'_> {
@@ -422,8 +416,8 @@ impl Wanted<'_> {
             order_hash: version.order_hash(),
         };
         let connector = Arc::clone(self.connector);
-        let input = Input::Object(bytes.clone());
-        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone())).await?;
+        let (input, overrides) = (Input::Object(bytes.clone()), self.overrides.clone());
+        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone()), overrides).await?;
         Ok(match rows {
             Err(fault) => self.quarantined(version, bytes, reservation, fault),
             Ok(rows) => ProcessedObject {
@@ -440,18 +434,19 @@ impl Wanted<'_> {
     }
 }
 
-enum Input {
+pub(super) enum Input {
     Object(Bytes),
     Record(Bytes),
 }
 
 /// Decodes, cleans and checks on a thread for CPU work.
-async fn decode_rows(
+pub(super) async fn decode_rows(
     context: &Arc<TransformContext>,
     connector: Arc<Connector>,
     input: Input,
     origin: Origin,
     object: Option<ObjectVersion>,
+    overrides: Overrides,
 ) -> Result<Result<ProcessedRows, Fault>, ProcessError> {
     let context = Arc::clone(context);
     let work = move || {
@@ -463,11 +458,13 @@ async fn decode_rows(
         };
         let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
         metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        let transformed = transform::apply(context.plan(&connector), decoded)
+        let plan = context.plan(&connector);
+        let mut transformed = transform::apply(plan, decoded)
             .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
         for (expectation, count) in &transformed.failures {
             metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
         }
+        overrides.correct_rows(plan, &connector, limits, &origin, &mut transformed);
         Ok(ProcessedRows {
             connector,
             rows: OriginRows { origin, batches: transformed.batches },

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deadpool_postgres::Pool;
 use tokio::sync::OnceCell;
 
+use super::overrides::Overrides;
 use crate::catalog::{self, CatalogError, CoveredRange};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
@@ -43,6 +44,24 @@ pub struct Replaced {
     pub offsets: OffsetRange,
     /// By offset and record.
     pub claims: HashMap<(i64, i32), ObjectClaim>,
+    pub overrides: Overrides,
+}
+
+impl Replaced {
+    pub(super) async fn load(
+        catalog: &Pool,
+        retries: &RetryPolicy,
+        id: MicroBatchId,
+        offsets: OffsetRange,
+    ) -> Result<Self, CatalogError> {
+        let (claims, overrides) = retry(retries, "catalog", CatalogError::kind, || async {
+            let client = postgres::get(catalog).await.map_err(CatalogError::Connect)?;
+            Ok((catalog::claims_of(&client, id).await?, catalog::overrides_of(&client, id).await?))
+        })
+        .await?;
+        let claims = claims.into_iter().map(|claim| ((claim.message_offset, claim.record), claim)).collect();
+        Ok(Self { id, offsets, claims, overrides: Overrides::new(overrides) })
+    }
 }
 
 impl ReplayPlan {
@@ -64,7 +83,7 @@ impl ReplayPlan {
         })
     }
 
-    /// What is to be replaced at an offset, with its claims.
+    /// What is to be replaced at an offset, with its claims and overrides.
     pub(super) async fn replaced(
         &self,
         catalog: &Pool,
@@ -80,15 +99,7 @@ impl ReplayPlan {
             let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(replaced.entry(range.id).or_default())
         };
-        let load = || async {
-            let claims = retry(retries, "catalog", CatalogError::kind, || async {
-                let client = postgres::get(catalog).await.map_err(CatalogError::Connect)?;
-                catalog::claims_of(&client, range.id).await
-            })
-            .await?;
-            let claims = claims.into_iter().map(|claim| ((claim.message_offset, claim.record), claim)).collect();
-            Ok(Arc::new(Replaced { id: range.id, offsets: range.offsets, claims }))
-        };
+        let load = || async { Ok(Arc::new(Replaced::load(catalog, retries, range.id, range.offsets).await?)) };
         cell.get_or_try_init(load).await.cloned().map(Some)
     }
 

@@ -407,6 +407,7 @@ async fn read_gauges(pool: &deadpool_postgres::Pool) -> Result<(), catalog::Cata
     metrics().files_to_hide.with_label_values(none).set(backlog.files_to_hide);
     metrics().outbox_pending.with_label_values(none).set(backlog.outbox_pending);
     metrics().batches_unloaded.with_label_values(none).set(backlog.batches_unloaded);
+    metrics().redrives_open.with_label_values(none).set(backlog.redrives_open);
     let unbalanced = catalog::unbalanced_count(&client, Some(BOOKS_SECONDS)).await?;
     metrics().books_unbalanced.with_label_values(none).set(unbalanced);
     Ok(())

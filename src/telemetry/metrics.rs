@@ -73,6 +73,8 @@ metrics! {
     replays: Counter("sluice_replays_total", ["topic"], "Replays accepted: a topic partition's offset was moved back.");
     replay_carried: Counter("sluice_replay_carried_total", ["reason"], "What a replay took over as it stood: raw_expired (objects that are gone), log_expired (offsets whose messages are gone).");
     replay_refused: Counter("sluice_replay_refused_total", ["topic"], "Micro-batches that a replay could not rebuild and left as they were.");
+    redrives: Counter("sluice_redrives_total", ["topic", "outcome"], "Micro-batches run again on request: done, gone, refused, failed.");
+    redrives_open: Gauge("sluice_redrives_open", [], "Requests to run a micro-batch again that are not finished.");
     micro_batch_seconds: Histogram("sluice_micro_batch_seconds", ["stage"], "Time of a micro-batch by stage: process, stage, commit.");
     staged_bytes: Counter("sluice_staged_bytes_total", ["dataset"], "Bytes of Parquet put to the lake.");
     files_published: Counter("sluice_files_published_total", ["kind"], "Files moved from pending to published.");
@@ -89,7 +91,7 @@ metrics! {
     values_repaired: Counter("sluice_values_repaired_total", [], "Values that PostgreSQL cannot hold, mended for the warehouse; the lake keeps the originals.");
     load_seconds: Histogram("sluice_load_seconds", [], "Time of one load transaction.");
     notification_to_row_seconds: Histogram("sluice_notification_to_row_seconds", [], "From a message's timestamp to its rows in the warehouse, oldest message of each micro-batch.");
-    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load; kind as in the docs.");
+    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load, redrive; kind as in the docs.");
     retries: Counter("sluice_retries_total", ["component"], "Tries after a transient error.");
     books_unbalanced: Gauge("sluice_books_unbalanced", [], "Micro-batches whose ledgers do not add up; must be 0.");
     memory_reserved_bytes: Gauge("sluice_memory_reserved_bytes", [], "Memory budget in use.");

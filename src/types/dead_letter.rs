@@ -1,6 +1,9 @@
+use std::fmt;
+use std::str::FromStr;
+
 use bytes::Bytes;
 
-use super::ObjectLocation;
+use super::{MicroBatchId, ObjectLocation};
 
 /// Why something is a dead letter: a closed set, the `reason` of files, catalog and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +74,10 @@ impl RejectReason {
             Self::DecoderPanicked => "decoder_panicked",
         }
     }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
 }
 
 /// Something that did not fit, kept with its reason and its original bytes.
@@ -91,4 +98,84 @@ pub struct DeadLetter {
     pub object: Option<ObjectLocation>,
     pub object_version: Option<String>,
     pub bytes: Bytes,
+}
+
+impl DeadLetter {
+    pub fn place(&self) -> LetterPlace {
+        LetterPlace { message_offset: self.message_offset, record: self.record, row: self.row }
+    }
+}
+
+/// Where a dead letter stands in its topic partition: it stays when its micro-batch is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LetterPlace {
+    pub message_offset: i64,
+    /// `None`: the whole message.
+    pub record: Option<i32>,
+    /// `None`: the whole object.
+    pub row: Option<i64>,
+}
+
+/// Names a dead letter to people: `<micro-batch>:<offset>:<record>:<row>`, `-` for what a whole message or object lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LetterId {
+    pub batch: MicroBatchId,
+    pub place: LetterPlace,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn or_dash(number: Option<impl fmt::Display>) -> String {
+            number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+        }
+        let LetterPlace { message_offset, record, row } = self.place;
+        write!(f, "{}:{message_offset}:{}:{}", self.batch, or_dash(record), or_dash(row))
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        fn part<T: FromStr>(text: &str) -> Option<Option<T>> {
+            if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let parsed = || {
+            let [batch, offset, record, row] = parts[..] else { return None };
+            let batch = MicroBatchId(batch.parse().ok()?);
+            let message_offset = offset.parse().ok().filter(|offset| *offset >= 0)?;
+            let place = LetterPlace { message_offset, record: part(record)?, row: part(row)? };
+            (place.record.is_some() || place.row.is_none()).then_some(Self { batch, place })
+        };
+        parsed().ok_or_else(|| {
+            "expected <micro-batch>:<offset>:<record>:<row> as `sluice dead-letters list` prints it, `-` for what it lacks"
+                .to_owned()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_as_it_is_written() {
+        let batch = MicroBatchId::generate();
+        for (record, row, text) in [(Some(2), Some(17), "2:17"), (Some(0), None, "0:-"), (None, None, "-:-")] {
+            let id = LetterId { batch, place: LetterPlace { message_offset: 5, record, row } };
+            assert_eq!(id.to_string(), format!("{batch}:5:{text}"));
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        let batch = MicroBatchId::generate();
+        for text in
+            ["", "5:0:1", "x:5:0:1", &format!("{batch}:-1:0:1"), &format!("{batch}:5:-:1"), &format!("{batch}:5:0")]
+        {
+            assert!(text.parse::<LetterId>().is_err(), "{text}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod rows;
 mod staged_file;
 mod topic_partition;
 
-pub use dead_letter::{DeadLetter, RejectReason};
+pub use dead_letter::{DeadLetter, LetterId, LetterPlace, RejectReason};
 pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
 pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite};

@@ -53,6 +53,7 @@ impl Owner {
             outbox_topic: "staged".into(),
             replaces: Vec::new(),
             version_orders: Vec::new(),
+            redrive: None,
         }
     }
 

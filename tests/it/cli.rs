@@ -21,6 +21,11 @@ const COMMANDS: &[&[&str]] = &[
     &["replay", "plan"],
     &["replay", "status"],
     &["replay", "reload"],
+    &["dead-letters"],
+    &["dead-letters", "list"],
+    &["dead-letters", "show"],
+    &["dead-letters", "edit"],
+    &["dead-letters", "redrive"],
     &["schema"],
 ];
 
@@ -66,6 +71,8 @@ fn every_usage_error_is_as_reviewed() {
         &["run", "--set", "kafka.grup=x"],
         &["run"],
         &["validate", "--connectors", "nowhere"],
+        &["dead-letters", "redrive"],
+        &["dead-letters", "show", "7"],
     ] {
         texts.push(format!("$ sluice {}\n{}", args.join(" "), transcript(&sluice(args, &HashMap::new()))));
     }

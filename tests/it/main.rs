@@ -6,6 +6,7 @@ mod compaction;
 mod database;
 mod dependencies;
 mod guards;
+mod dead_letters;
 mod hostile;
 mod layers;
 mod loading;

@@ -29,7 +29,7 @@ pub(crate) async fn reset(world: &World, topic: &str, to: &[&str]) {
     .await;
 }
 
-async fn run_until_settled(world: &World) {
+pub(crate) async fn run_until_settled(world: &World) {
     let running = world.run();
     world.settle();
     assert_eq!(running.terminate(), Some(0), "{}", world.logs());
@@ -73,7 +73,7 @@ fn read_all(world: &World, topic: &str, count: usize) -> Vec<Vec<u8>> {
 }
 
 /// SQL against the catalog, for one number.
-async fn count(world: &World, sql: &str) -> i64 {
+pub(crate) async fn count(world: &World, sql: &str) -> i64 {
     world.catalog().await.query_one(sql, &[]).await.expect("the catalog answers").get(0)
 }
 

@@ -287,7 +287,7 @@ impl World {
         self.folder.join("ledger")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
         command.args(args).envs(&self.env).current_dir(repository());
         command

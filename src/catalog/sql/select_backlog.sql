@@ -8,4 +8,5 @@ SELECT (SELECT count(*) FROM catalog.file f JOIN catalog.micro_batch b USING (mi
        (SELECT count(*) FROM catalog.outbox WHERE sent_at IS NULL) AS outbox_pending,
        (SELECT count(*) FROM catalog.micro_batch
          WHERE state = 'live' AND loaded_at IS NULL AND needs_load) AS batches_unloaded,
-       (SELECT count(*) FROM catalog.source_partition WHERE replay_until IS NOT NULL) AS replays_running
+       (SELECT count(*) FROM catalog.source_partition WHERE replay_until IS NOT NULL) AS replays_running,
+       (SELECT count(*) FROM catalog.redrive WHERE state <> 'finished') AS redrives_open
