@@ -146,6 +146,7 @@ impl Database {
             Self::Catalog => &[
                 ("V0001__create_catalog", include_str!("../../migrations/catalog/V0001__create_catalog.sql")),
                 ("V0002__replay", include_str!("../../migrations/catalog/V0002__replay.sql")),
+                ("V0003__attempts", include_str!("../../migrations/catalog/V0003__attempts.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),
