@@ -8,6 +8,7 @@
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
 //! fence or idempotent.
 
+mod attempts;
 mod claims;
 mod files;
 mod loads;
@@ -18,6 +19,7 @@ mod position;
 mod replay;
 mod status;
 
+pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use loads::{

@@ -141,7 +141,11 @@ impl BatchWriter<'_> {
 
     async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {
         let context = Arc::clone(self.context);
-        let built = tokio::task::spawn_blocking(move || build(&context, &sealed).map(|built| (built, sealed)));
+        let others = Arc::clone(&context.alone).read_owned().await;
+        let built = tokio::task::spawn_blocking(move || {
+            let _others = others;
+            build(&context, &sealed).map(|built| (built, sealed))
+        });
         Ok(built.await.map_err(WriteError::Task)??)
     }
 

@@ -30,6 +30,10 @@ pub struct TransformContext {
     pub budget: MemoryBudget,
     pub batch_limits: BatchLimits,
     pub decode_limits: DecodeLimits,
+    /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
+    pub alone: Arc<tokio::sync::RwLock<()>>,
+    /// `limits.attempts_max`
+    pub attempts_max: u32,
     /// Messages of one topic partition that are processed at once.
     pub messages_in_flight_max: usize,
     pub cluster_id: String,
@@ -76,6 +80,8 @@ impl TransformContext {
                 json_depth_max: limits.json_depth_max,
                 object_bytes_max: limits.object_bytes_max,
             },
+            alone: Arc::default(),
+            attempts_max: limits.attempts_max,
             messages_in_flight_max: limits.objects_in_flight_max.max(1),
             cluster_id,
             consumer_group: settings.kafka.group.clone(),

@@ -21,11 +21,12 @@ use super::absent::AbsentTail;
 use super::batch_writer::{BatchWriter, WriteError, Written};
 use super::budget::MemoryShare;
 use super::build::SealedBatch;
+use super::careful::{self, Trial};
 use super::carry::Carried;
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, memory_estimate, process};
 use super::replay::ReplayPlan;
 use crate::catalog;
 use crate::client::kafka::Message;
@@ -148,16 +149,28 @@ impl PartitionWorker {
             }
         };
         let plan = Arc::new(ReplayPlan::new(covered, log_first));
-        let start = offset.max(log_first);
+        let ended = self.own(&ownership, offset, plan, must_acknowledge).await;
+        careful::end_ownership(&self.context, &ownership, offset).await;
+        ended
+    }
+
+    async fn own(
+        &self,
+        ownership: &Ownership,
+        offset: i64,
+        plan: Arc<ReplayPlan>,
+        must_acknowledge: bool,
+    ) -> Result<Ended, TakeOverError> {
+        let start = offset.max(plan.log_first);
         let Some(queue) = self.consumer.start(&self.assignment, start)? else { return Ok(Ended::Revoked) };
         if must_acknowledge {
-            self.acknowledge(&ownership, offset).await?;
+            self.acknowledge(ownership, offset).await?;
         } else {
-            self.commit_offset(&ownership, offset, uuid::Uuid::nil());
+            self.commit_offset(ownership, offset, uuid::Uuid::nil());
         }
-        let ended = self.read(&ownership, offset, queue, plan).await;
+        let ended = self.read(ownership, offset, queue, plan).await;
         if let Ended::Halted(reason) = &ended {
-            self.record_halt(&ownership, reason).await;
+            self.record_halt(ownership, reason).await;
         }
         Ok(ended)
     }
@@ -200,7 +213,7 @@ impl PartitionWorker {
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
         let writer = BatchWriter { context: &self.context, ownership, retries: self.retries() };
         let limits = &self.context.batch_limits;
-        let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
+        let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset)).careful(ownership.careful_until);
         // a message behind the open micro-batch, which is complete then
         let mut held: Option<ProcessedMessage> = None;
         let mut expected = offset;
@@ -214,8 +227,9 @@ impl PartitionWorker {
             if draining && in_flight.tasks.is_empty() && held.is_none() {
                 return self.drained(&writer, &plan, open).await;
             }
-            let may_read =
-                !draining && admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
+            let may_read = !draining
+                && admitted.is_none()
+                && in_flight.tasks.len() < self.in_flight_max(ownership, expected, &open);
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
@@ -239,7 +253,7 @@ impl PartitionWorker {
                 }
                 memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
                     if let Some((message, _)) = admitted.take() {
-                        in_flight.tasks.push_back(self.spawn(message, memory, &plan));
+                        in_flight.tasks.push_back(self.spawn(ownership, message, memory, &plan));
                     }
                 }
                 message = queue.recv(), if may_read => match message {
@@ -249,7 +263,7 @@ impl PartitionWorker {
                     Some(message) => {
                         expected = message.offset + 1;
                         tail.message_seen();
-                        let estimate = memory_estimate(&message);
+                        let estimate = estimate(ownership, &message);
                         admitted = Some((message, estimate));
                     }
                 },
@@ -269,17 +283,33 @@ impl PartitionWorker {
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
+    /// Careful: one, and none while the one before it waits for its commit.
+    fn in_flight_max(&self, ownership: &Ownership, expected: i64, open: &OpenBatch) -> usize {
+        if !ownership.must_be_careful(expected) {
+            self.context.messages_in_flight_max
+        } else if open.messages.is_empty() || open.must_grow() {
+            1
+        } else {
+            0
+        }
+    }
+
     fn spawn(
         &self,
+        ownership: &Ownership,
         message: Message,
         memory: MemoryShare,
         plan: &Arc<ReplayPlan>,
     ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
         let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
         let topic_partition = self.topic_partition().clone();
+        let careful = ownership.must_be_careful(message.offset).then(|| (ownership.clone(), self.stop.clone()));
         tokio::spawn(async move {
             let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
-            process(context, topic_partition, message, memory, retries, replaced).await
+            let Some((ownership, stop)) = careful else {
+                return process(context, topic_partition, message, memory, retries, replaced, Manner::Together).await;
+            };
+            Trial { context, ownership, retries, stop, replaced }.run(message).await
         })
     }
 
@@ -294,7 +324,8 @@ impl PartitionWorker {
     async fn cut(&self, writer: &BatchWriter<'_>, plan: &ReplayPlan, open: &mut OpenBatch) -> Option<Ended> {
         let next = open.next();
         let replaces = open.replaces();
-        let full = std::mem::replace(open, OpenBatch::at(next, open.after, plan.bound(next)));
+        let following = open.following(|first| plan.bound(first));
+        let full = std::mem::replace(open, following);
         let offsets = OffsetRange::new(full.first, next)?;
         let replaced = match plan.replaced(&self.context.catalog, &writer.retries, full.first).await {
             Ok(replaced) => replaced,
@@ -344,6 +375,11 @@ impl PartitionWorker {
                 .set((high - next).max(0));
         }
     }
+}
+
+/// One that may kill the process is not looked at before it is tried.
+fn estimate(ownership: &Ownership, message: &Message) -> u64 {
+    if ownership.must_be_careful(message.offset) { message.size_bytes() } else { memory_estimate(message) }
 }
 
 /// Waits until the signal is given, or its sender is gone.

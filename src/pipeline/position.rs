@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::careful;
 use super::context::TransformContext;
 use crate::catalog::{self, CatalogError, CoveredRange, PartitionKey, Position, SourcePartitionId};
 use crate::client::kafka::{self, GroupOffset, KafkaError};
@@ -24,6 +25,14 @@ pub struct Ownership {
     pub partition: SourcePartitionId,
     pub fence: Fence,
     pub catalog_id: Uuid,
+    /// Messages before it are read one at a time.
+    pub careful_until: Option<i64>,
+}
+
+impl Ownership {
+    pub fn must_be_careful(&self, offset: i64) -> bool {
+        self.careful_until.is_some_and(|until| offset < until)
+    }
 }
 
 #[derive(Debug)]
@@ -90,7 +99,7 @@ pub async fn take_over(
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;
     let identity = identify(kafka, topic_partition, &position, log.first).await?;
-    let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id };
+    let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id, careful_until: None };
     let committed = match (&log.committed, tag) {
         (None, _) => Committed::None,
         (Some(found), Some(tag)) if tag.catalog_id == position.catalog_id => {
@@ -109,13 +118,14 @@ pub async fn take_over(
     });
     tracing::info!(component = "source", %topic_partition, ?decision, ?committed, log_first = log.first, log_end = log.end, "topic partition assigned");
     drop(client);
-    match decision {
-        Decision::Halt(reason) => Ok(TakeOver::Halted { ownership, reason }),
-        Decision::Start { at } => start(context, ownership, &position, at, log.first).await,
-        Decision::Skip { range } => skip(context, ownership, &position, range, log.first).await,
-        Decision::Replay { requested, until } => replay(context, ownership, requested, until, log.first).await,
-        Decision::Cancel { at } => cancel(context, ownership, at, log.first).await,
-    }
+    let taken = match decision {
+        Decision::Halt(reason) => TakeOver::Halted { ownership, reason },
+        Decision::Start { at } => start(context, ownership, &position, at, log.first).await?,
+        Decision::Skip { range } => skip(context, ownership, &position, range, log.first).await?,
+        Decision::Replay { requested, until } => replay(context, ownership, requested, until, log.first).await?,
+        Decision::Cancel { at } => cancel(context, ownership, at, log.first).await?,
+    };
+    Ok(careful::begin_ownership(context, taken, log.end).await?)
 }
 
 async fn start(

@@ -10,18 +10,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::careful::KILLED;
 use super::context::TransformContext;
+use super::decode_rows::{Fault, Input, count_read, decode_rows};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::config::{Connector, SourceKind};
-use crate::decode;
 use crate::source::notification::{self, Announcement, EventKind, ObjectEvent};
 use crate::source::object_reader::{Opened, ReadError, ReadOutcome, Reservation};
-use crate::telemetry::metrics;
-use crate::transform;
 use crate::types::{
     DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
     TopicPartition,
@@ -89,6 +88,10 @@ impl ProcessedObject {
 }
 
 impl ProcessedMessage {
+    fn empty(message: Message, outcome: OffsetOutcome, memory: MemoryShare) -> Self {
+        Self { message, outcome, objects: Vec::new(), record: None, dead_letter: None, memory }
+    }
+
     /// When the message was written; 1970 where it carries no time.
     pub fn announced_at(&self) -> DateTime<Utc> {
         announced_at(&self.message)
@@ -141,6 +144,17 @@ impl ProcessError {
     }
 }
 
+/// How a message is processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// While others are.
+    Together,
+    /// The caller holds [`TransformContext::alone`].
+    Alone,
+    /// It kills the process: nothing of it is decoded.
+    SetAside,
+}
+
 /// Processes one message to its end.
 pub async fn process(
     context: Arc<TransformContext>,
@@ -149,50 +163,25 @@ pub async fn process(
     mut memory: MemoryShare,
     retries: RetryPolicy,
     replaced: Option<Arc<Replaced>>,
+    manner: Manner,
 ) -> Result<ProcessedMessage, ProcessError> {
-    let empty = |message: Message, outcome, memory| ProcessedMessage {
-        message,
-        outcome,
-        objects: Vec::new(),
-        record: None,
-        dead_letter: None,
-        memory,
-    };
     if let Some(connector) = context.connectors.for_records(&topic_partition.topic).cloned() {
-        let Some(value) = message.payload.clone() else {
-            return Ok(empty(message, OffsetOutcome::Ignored, memory));
-        };
-        let origin = Origin {
-            message_offset: message.offset,
-            record: 0,
-            time: announced_at(&message),
-            order_hash: message.offset,
-        };
-        count_read(&connector, value.len() as u64);
-        let rows = decode_rows(&context, connector, Input::Record(value), origin, None).await?;
-        let mut processed = empty(message, OffsetOutcome::Decoded, memory);
-        match rows {
-            Ok(rows) => processed.record = Some(rows),
-            Err(fault) => {
-                processed.outcome = OffsetOutcome::Rejected;
-                processed.dead_letter = Some(whole_message(&processed.message, fault.reason, fault.detail));
-            }
-        }
-        return Ok(processed);
+        return process_record(&context, connector, message, memory, manner).await;
     }
     let Some(payload) = message.payload.clone() else {
-        return Ok(empty(message, OffsetOutcome::Ignored, memory));
+        return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory));
     };
     let events = match notification::decode(&payload) {
         Ok(Announcement::Objects(events)) => events,
-        Ok(Announcement::Ignored(_)) => return Ok(empty(message, OffsetOutcome::Ignored, memory)),
+        Ok(Announcement::Ignored(_)) => return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory)),
         Err(error) => {
-            let letter = whole_message(&message, RejectReason::MalformedNotification, crate::error::chain(&error));
-            let mut processed = empty(message, OffsetOutcome::Rejected, memory);
-            processed.dead_letter = Some(letter);
-            return Ok(processed);
+            let (reason, detail) = (RejectReason::MalformedNotification, crate::error::chain(&error));
+            return Ok(dead_message(message, None, reason, detail, memory));
         }
     };
+    if manner == Manner::SetAside && events.len() > 1 {
+        return Ok(dead_message(message, None, RejectReason::KilledTheProcess, KILLED.to_owned(), memory));
+    }
     let mut objects = Vec::with_capacity(events.len());
     let reading = Reading {
         context: &context,
@@ -200,11 +189,39 @@ pub async fn process(
         message: &message,
         retries: &retries,
         replaced: replaced.as_deref(),
+        manner,
     };
     for event in events {
         objects.push(reading.process_event(event, &mut memory).await?);
     }
-    Ok(ProcessedMessage { objects, ..empty(message, OffsetOutcome::Decoded, memory) })
+    Ok(ProcessedMessage { objects, ..ProcessedMessage::empty(message, OffsetOutcome::Decoded, memory) })
+}
+
+async fn process_record(
+    context: &Arc<TransformContext>,
+    connector: Arc<Connector>,
+    message: Message,
+    memory: MemoryShare,
+    manner: Manner,
+) -> Result<ProcessedMessage, ProcessError> {
+    let Some(value) = message.payload.clone() else {
+        return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory));
+    };
+    if manner == Manner::SetAside {
+        let reason = RejectReason::KilledTheProcess;
+        return Ok(dead_message(message, Some(&connector), reason, KILLED.to_owned(), memory));
+    }
+    let origin =
+        Origin { message_offset: message.offset, record: 0, time: announced_at(&message), order_hash: message.offset };
+    count_read(&connector, value.len() as u64);
+    let rows = decode_rows(context, connector, Input::Record(value), origin, None, manner).await?;
+    Ok(match rows {
+        Ok(rows) => {
+            let empty = ProcessedMessage::empty(message, OffsetOutcome::Decoded, memory);
+            ProcessedMessage { record: Some(rows), ..empty }
+        }
+        Err(fault) => dead_message(message, None, fault.reason, fault.detail, memory),
+    })
 }
 
 /// Reads the objects again whose claims another micro-batch holds: they are duplicates now, or, where the
@@ -218,7 +235,11 @@ pub async fn process_again(
     replaced: Option<&Replaced>,
 ) -> Result<(), ProcessError> {
     let message = processed.message.clone();
-    let reading = Reading { context, topic_partition, message: &message, retries, replaced };
+    let kills = |object: &ProcessedObject| {
+        object.dead_letter.as_ref().is_some_and(|letter| letter.reason == RejectReason::KilledTheProcess)
+    };
+    let manner = if processed.objects.iter().any(kills) { Manner::SetAside } else { Manner::Together };
+    let reading = Reading { context, topic_partition, message: &message, retries, replaced, manner };
     let Some(Ok(Announcement::Objects(events))) = message.payload.as_deref().map(notification::decode) else {
         return Ok(());
     };
@@ -235,9 +256,16 @@ pub async fn process_again(
     Ok(())
 }
 
-fn whole_message(message: &Message, reason: RejectReason, detail: String) -> DeadLetter {
-    DeadLetter {
-        connector: String::new(),
+/// A message of which nothing is processed.
+pub(super) fn dead_message(
+    message: Message,
+    connector: Option<&Arc<Connector>>,
+    reason: RejectReason,
+    detail: String,
+    memory: MemoryShare,
+) -> ProcessedMessage {
+    let letter = DeadLetter {
+        connector: connector.map_or_else(String::new, |connector| connector.name.clone()),
         reason,
         detail,
         message_offset: message.offset,
@@ -247,7 +275,9 @@ fn whole_message(message: &Message, reason: RejectReason, detail: String) -> Dea
         object: None,
         object_version: None,
         bytes: message.payload.clone().unwrap_or_default(),
-    }
+    };
+    let empty = ProcessedMessage::empty(message, OffsetOutcome::Rejected, memory);
+    ProcessedMessage { dead_letter: Some(letter), ..empty }
 }
 
 /// What the objects of one message are read with.
@@ -258,6 +288,7 @@ struct Reading<'a> {
     retries: &'a RetryPolicy,
     /// In a replay: the micro-batch that the message belonged to.
     replaced: Option<&'a Replaced>,
+    manner: Manner,
 }
 
 impl Reading<'_> {
@@ -280,7 +311,7 @@ impl Reading<'_> {
             match self.context.objects.open(&event, key_encoding, replaced_id).await? {
                 Opened::Ready(object) => {
                     memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
-                    object.read().await
+                    if self.manner == Manner::SetAside { object.read_head().await } else { object.read().await }
                 }
                 Opened::Duplicate => Ok(ReadOutcome::Duplicate),
                 Opened::Stale => Ok(ReadOutcome::Stale),
@@ -288,12 +319,16 @@ impl Reading<'_> {
             }
         })
         .await?;
-        let wanted =
-            Wanted { context: self.context, connector: &connector, message: self.message, record: event.record };
+        let (context, message, manner) = (self.context, self.message, self.manner);
+        let wanted = Wanted { context, connector: &connector, message, record: event.record, manner };
         match outcome {
             ReadOutcome::Duplicate => Ok(without_rows(Some(connector), ObjectOutcome::Duplicate)),
             ReadOutcome::Stale => self.gone(event.record, connector, ObjectOutcome::Stale).await,
             ReadOutcome::Missing => self.gone(event.record, connector, ObjectOutcome::Missing).await,
+            ReadOutcome::Head { version, head, reservation } => {
+                let fault = Fault { reason: RejectReason::KilledTheProcess, detail: KILLED.to_owned() };
+                Ok(wanted.quarantined(version, head, reservation, fault))
+            }
             ReadOutcome::TooLarge { version, head, reservation } => {
                 let detail =
                     format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
@@ -356,6 +391,7 @@ struct Wanted<'a> {
     connector: &'a Arc<Connector>,
     message: &'a Message,
     record: i32,
+    manner: Manner,
 }
 
 impl Wanted<'_> {
@@ -416,7 +452,7 @@ impl Wanted<'_> {
         };
         let connector = Arc::clone(self.connector);
         let input = Input::Object(bytes.clone());
-        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone())).await?;
+        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone()), self.manner).await?;
         Ok(match rows {
             Err(fault) => self.quarantined(version, bytes, reservation, fault),
             Ok(rows) => ProcessedObject {
@@ -431,55 +467,4 @@ impl Wanted<'_> {
             },
         })
     }
-}
-
-/// Why an object as a whole cannot be read.
-struct Fault {
-    reason: RejectReason,
-    detail: String,
-}
-
-enum Input {
-    Object(Bytes),
-    Record(Bytes),
-}
-
-/// Decodes, cleans and checks on a thread for CPU work.
-async fn decode_rows(
-    context: &Arc<TransformContext>,
-    connector: Arc<Connector>,
-    input: Input,
-    origin: Origin,
-    object: Option<ObjectVersion>,
-) -> Result<Result<ProcessedRows, Fault>, ProcessError> {
-    let context = Arc::clone(context);
-    let work = move || {
-        let limits = &context.decode_limits;
-        let decoded = match input {
-            Input::Object(bytes) => decode::decode_object(&connector, bytes, limits)
-                .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
-            Input::Record(value) => decode::decode_record(&connector, value, limits),
-        };
-        let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
-        metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        let transformed = transform::apply(context.plan(&connector), decoded)
-            .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
-        for (expectation, count) in &transformed.failures {
-            metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
-        }
-        Ok(ProcessedRows {
-            connector,
-            rows: OriginRows { origin, batches: transformed.batches },
-            rejects: transformed.rejects,
-            row_count,
-            filtered: transformed.filtered,
-            unpacked_bytes,
-            object,
-        })
-    };
-    tokio::task::spawn_blocking(work).await.map_err(ProcessError::Task)
-}
-
-fn count_read(connector: &Connector, bytes: u64) {
-    metrics().object_read_bytes.with_label_values(&[&connector.name]).inc_by(bytes);
 }

@@ -29,6 +29,8 @@ pub enum RejectReason {
     CorruptCompression,
     /// An object is larger, or unpacks to more, than the limits allow.
     ObjectTooLarge,
+    /// The process died as often as `limits.attempts_max` allows while it alone was processed.
+    KilledTheProcess,
 }
 
 impl RejectReason {
@@ -47,6 +49,7 @@ impl RejectReason {
         Self::ExpectationFailed,
         Self::CorruptCompression,
         Self::ObjectTooLarge,
+        Self::KilledTheProcess,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -65,6 +68,7 @@ impl RejectReason {
             Self::ExpectationFailed => "expectation_failed",
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
+            Self::KilledTheProcess => "killed_the_process",
         }
     }
 }

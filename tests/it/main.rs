@@ -9,6 +9,7 @@ mod loading;
 mod objects;
 mod operations;
 mod pipeline;
+mod poison;
 mod positions;
 mod reader;
 mod replay;

@@ -14,7 +14,7 @@ use sluice_loadtest::{ProducePlan, Target, produce};
 use crate::stack::{World, wait_for};
 
 /// Moves the group as an operator does, as soon as nobody is in it. `topic`: `name`, or `name:0`.
-async fn reset(world: &World, topic: &str, to: &[&str]) {
+pub(crate) async fn reset(world: &World, topic: &str, to: &[&str]) {
     wait_for("the group to be empty and moved", || async {
         let mut args = vec!["groups", "--group", &world.name, "--topic", topic, "--reset-offsets", "--execute"];
         args.extend(to);
@@ -25,7 +25,7 @@ async fn reset(world: &World, topic: &str, to: &[&str]) {
     .await;
 }
 
-async fn run_until_settled(world: &World) {
+pub(crate) async fn run_until_settled(world: &World) {
     let running = world.run();
     world.settle();
     assert_eq!(running.terminate(), Some(0), "{}", world.logs());
@@ -69,6 +69,6 @@ fn read_all(world: &World, topic: &str, count: usize) -> Vec<Vec<u8>> {
 }
 
 /// SQL against the catalog, for one number.
-async fn count(world: &World, sql: &str) -> i64 {
+pub(crate) async fn count(world: &World, sql: &str) -> i64 {
     world.catalog().await.query_one(sql, &[]).await.expect("the catalog answers").get(0)
 }
