@@ -2,7 +2,8 @@
 //! the caller decides what stands in one transaction.
 //!
 //! # Ordering
-//! Lock order: `source_partition`, then claims sorted by (bucket, key, version). Statements state
+//! Lock order: `source_partition`, then claims sorted by (bucket, key, version), then parked connectors.
+//! Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
@@ -15,6 +16,7 @@ mod loads;
 mod micro_batch;
 mod migrate;
 mod outbox;
+mod parking;
 mod position;
 mod replay;
 mod status;
@@ -31,6 +33,7 @@ pub use micro_batch::{
 };
 pub use migrate::{Database, MigrateError, MigrationReport, SchemaMismatch, check_schema, migrate};
 pub use outbox::{OutboxEntry, mark_sent, unsent};
+pub use parking::{ParkedConnector, insert_parked_objects, park_connector, parked_connectors, resume_connector};
 pub use position::{
     PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
     set_first_position,

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused for safety.
 
+pub mod connectors;
 pub mod demo;
 pub mod doctor;
 pub mod migrate;
@@ -64,6 +65,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Exit 0 when nothing is in flight anywhere, 1 otherwise
     Settled(settled::SettledArgs),
+    /// Show connectors, park them, resume them
+    Connectors(connectors::ConnectorsArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -117,6 +120,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
+        Command::Connectors(args) => connectors::run(&cli.settings, args, &mut out).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
+use super::parking::Parked;
 use crate::catalog;
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
@@ -30,6 +31,8 @@ pub struct TransformContext {
     pub budget: MemoryBudget,
     pub batch_limits: BatchLimits,
     pub decode_limits: DecodeLimits,
+    /// Connectors that are stopped.
+    pub parked: Parked,
     /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
     pub alone: Arc<tokio::sync::RwLock<()>>,
     /// `limits.attempts_max`
@@ -80,6 +83,7 @@ impl TransformContext {
                 json_depth_max: limits.json_depth_max,
                 object_bytes_max: limits.object_bytes_max,
             },
+            parked: Parked::default(),
             alone: Arc::default(),
             attempts_max: limits.attempts_max,
             messages_in_flight_max: limits.objects_in_flight_max.max(1),

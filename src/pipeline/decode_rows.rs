@@ -56,6 +56,7 @@ pub(super) async fn decode_rows(
             rejects: transformed.rejects,
             row_count,
             filtered: transformed.filtered,
+            failed: transformed.failed,
             unpacked_bytes,
             object,
         })

@@ -17,6 +17,7 @@ mod decode_rows;
 mod lake_files;
 mod load_worker;
 mod open_batch;
+mod parking;
 mod partition;
 mod position;
 mod process;

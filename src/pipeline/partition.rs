@@ -10,7 +10,7 @@
 //! the next owner reads it again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -211,7 +211,8 @@ impl PartitionWorker {
     }
 
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
-        let writer = BatchWriter { context: &self.context, ownership, retries: self.retries() };
+        let writer =
+            BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset)).careful(ownership.careful_until);
         // a message behind the open micro-batch, which is complete then

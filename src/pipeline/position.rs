@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::careful;
 use super::context::TransformContext;
+use super::parking;
 use crate::catalog::{self, CatalogError, CoveredRange, PartitionKey, Position, SourcePartitionId};
 use crate::client::kafka::{self, GroupOffset, KafkaError};
 use crate::client::postgres;
@@ -95,6 +96,7 @@ pub async fn take_over(
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     let partition = catalog::install_fence(&client, &key, fence, &context.process).await?;
     crate::telemetry::fail_point!("take_over.fence_installed", TakeOverError::Catalog);
+    parking::refresh(context).await?;
     let log = observe_log(kafka, topic_partition).await?;
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;

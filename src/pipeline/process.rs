@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use super::careful::KILLED;
 use super::context::TransformContext;
 use super::decode_rows::{Fault, Input, count_read, decode_rows};
+use super::parking::{self, PARKED};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
@@ -67,6 +68,8 @@ pub struct ProcessedRows {
     /// Rows read, rejected ones included.
     pub row_count: u64,
     pub filtered: u64,
+    /// An expectation that stops the connector.
+    pub failed: Option<String>,
     pub unpacked_bytes: u64,
     /// Location and version of the object they come from.
     pub object: Option<ObjectVersion>,
@@ -207,6 +210,10 @@ async fn process_record(
     let Some(value) = message.payload.clone() else {
         return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory));
     };
+    if context.parked.contains(&connector.name) {
+        let reason = RejectReason::ConnectorParked;
+        return Ok(dead_message(message, Some(&connector), reason, PARKED.to_owned(), memory));
+    }
     if manner == Manner::SetAside {
         let reason = RejectReason::KilledTheProcess;
         return Ok(dead_message(message, Some(&connector), reason, KILLED.to_owned(), memory));
@@ -256,15 +263,14 @@ pub async fn process_again(
     Ok(())
 }
 
-/// A message of which nothing is processed.
-pub(super) fn dead_message(
-    message: Message,
+/// A message as a whole.
+pub(super) fn dead_letter(
+    message: &Message,
     connector: Option<&Arc<Connector>>,
     reason: RejectReason,
     detail: String,
-    memory: MemoryShare,
-) -> ProcessedMessage {
-    let letter = DeadLetter {
+) -> DeadLetter {
+    DeadLetter {
         connector: connector.map_or_else(String::new, |connector| connector.name.clone()),
         reason,
         detail,
@@ -275,7 +281,18 @@ pub(super) fn dead_message(
         object: None,
         object_version: None,
         bytes: message.payload.clone().unwrap_or_default(),
-    };
+    }
+}
+
+/// A message of which nothing is processed.
+pub(super) fn dead_message(
+    message: Message,
+    connector: Option<&Arc<Connector>>,
+    reason: RejectReason,
+    detail: String,
+    memory: MemoryShare,
+) -> ProcessedMessage {
+    let letter = dead_letter(&message, connector, reason, detail);
     let empty = ProcessedMessage::empty(message, OffsetOutcome::Rejected, memory);
     ProcessedMessage { dead_letter: Some(letter), ..empty }
 }
@@ -305,6 +322,10 @@ impl Reading<'_> {
         let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
             return Ok(without_rows(None, ObjectOutcome::Filtered));
         };
+        let is_parked = self.manner != Manner::SetAside && self.context.parked.contains(&connector.name);
+        if is_parked && parking::can_be_kept(&event) {
+            return Ok(without_rows(Some(connector), ObjectOutcome::Parked));
+        }
         let replaced_id = self.replaced.map(|replaced| replaced.id);
         let memory = tokio::sync::Mutex::new(memory);
         let outcome = retry(self.retries, "s3", ReadError::kind, || async {

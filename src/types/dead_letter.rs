@@ -31,6 +31,8 @@ pub enum RejectReason {
     ObjectTooLarge,
     /// The process died as often as `limits.attempts_max` allows while it alone was processed.
     KilledTheProcess,
+    /// A direct record of a connector that is stopped.
+    ConnectorParked,
 }
 
 impl RejectReason {
@@ -50,6 +52,7 @@ impl RejectReason {
         Self::CorruptCompression,
         Self::ObjectTooLarge,
         Self::KilledTheProcess,
+        Self::ConnectorParked,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -69,6 +72,7 @@ impl RejectReason {
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
             Self::KilledTheProcess => "killed_the_process",
+            Self::ConnectorParked => "connector_parked",
         }
     }
 }

@@ -17,6 +17,10 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor"],
     &["status"],
     &["settled"],
+    &["connectors"],
+    &["connectors", "list"],
+    &["connectors", "park"],
+    &["connectors", "resume"],
     &["schema"],
 ];
 

@@ -8,6 +8,7 @@ mod layers;
 mod loading;
 mod objects;
 mod operations;
+mod parking;
 mod pipeline;
 mod poison;
 mod positions;
