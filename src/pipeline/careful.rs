@@ -10,8 +10,9 @@
 //! - announces it several, or is it a record, or did setting aside kill the process as often again, it is a dead
 //!   letter as a whole, and its offset is `rejected`.
 //!
-//! Reading is bisected, committing is not: outside a replay such a micro-batch covers one message, in a replay it covers
-//! whole the one that it replaces, and verdicts are kept until it is committed.
+//! What is read is divided, what is committed is not: micro-batches are cut as ever, so that in a replay they cover
+//! whole what they replace and innocent messages, which are many, cost two small statements each and no
+//! commit of their own. Counts and verdicts are kept until a commit covers the message.
 //!
 //! # What counts
 //! Only an attempt that began and is not known to have ended. A stop signal, a transient error and a lost topic

@@ -18,31 +18,11 @@ pub(super) struct OpenBatch {
     since: Option<Instant>,
     bound: Option<Bound>,
     is_closed: bool,
-    /// Before it, each message is cut from the next, where it may be.
-    careful_until: Option<i64>,
 }
 
 impl OpenBatch {
     pub(super) fn at(first: i64, after: uuid::Uuid, bound: Option<Bound>) -> Self {
-        Self {
-            first,
-            after,
-            messages: Vec::new(),
-            fill: Fill::default(),
-            since: None,
-            bound,
-            is_closed: false,
-            careful_until: None,
-        }
-    }
-
-    pub(super) fn careful(self, until: Option<i64>) -> Self {
-        Self { careful_until: until, ..self }
-    }
-
-    /// The one that follows.
-    pub(super) fn following(&self, bound: impl Fn(i64) -> Option<Bound>) -> Self {
-        Self::at(self.next(), self.after, bound(self.next())).careful(self.careful_until)
+        Self { first, after, messages: Vec::new(), fill: Fill::default(), since: None, bound, is_closed: false }
     }
 
     /// The first offset it does not cover.
@@ -67,7 +47,6 @@ impl OpenBatch {
             self.fill.bytes += rows.unpacked_bytes;
         }
         self.since.get_or_insert_with(Instant::now);
-        self.is_closed |= self.careful_until.is_some_and(|until| processed.message.offset < until);
         self.messages.push(processed);
         None
     }

@@ -214,7 +214,7 @@ impl PartitionWorker {
         let writer =
             BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
         let limits = &self.context.batch_limits;
-        let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset)).careful(ownership.careful_until);
+        let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
         // a message behind the open micro-batch, which is complete then
         let mut held: Option<ProcessedMessage> = None;
         let mut expected = offset;
@@ -228,9 +228,8 @@ impl PartitionWorker {
             if draining && in_flight.tasks.is_empty() && held.is_none() {
                 return self.drained(&writer, &plan, open).await;
             }
-            let may_read = !draining
-                && admitted.is_none()
-                && in_flight.tasks.len() < self.in_flight_max(ownership, expected, &open);
+            let may_read =
+                !draining && admitted.is_none() && in_flight.tasks.len() < self.in_flight_max(ownership, expected);
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
@@ -284,15 +283,8 @@ impl PartitionWorker {
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
-    /// Careful: one, and none while the one before it waits for its commit.
-    fn in_flight_max(&self, ownership: &Ownership, expected: i64, open: &OpenBatch) -> usize {
-        if !ownership.must_be_careful(expected) {
-            self.context.messages_in_flight_max
-        } else if open.messages.is_empty() || open.must_grow() {
-            1
-        } else {
-            0
-        }
+    fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {
+        if ownership.must_be_careful(expected) { 1 } else { self.context.messages_in_flight_max }
     }
 
     fn spawn(
@@ -325,8 +317,7 @@ impl PartitionWorker {
     async fn cut(&self, writer: &BatchWriter<'_>, plan: &ReplayPlan, open: &mut OpenBatch) -> Option<Ended> {
         let next = open.next();
         let replaces = open.replaces();
-        let following = open.following(|first| plan.bound(first));
-        let full = std::mem::replace(open, following);
+        let full = std::mem::replace(open, OpenBatch::at(next, open.after, plan.bound(next)));
         let offsets = OffsetRange::new(full.first, next)?;
         let replaced = match plan.replaced(&self.context.catalog, &writer.retries, full.first).await {
             Ok(replaced) => replaced,
