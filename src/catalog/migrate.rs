@@ -148,6 +148,7 @@ impl Database {
                 ("V0002__replay", include_str!("../../migrations/catalog/V0002__replay.sql")),
                 ("V0003__masks", include_str!("../../migrations/catalog/V0003__masks.sql")),
                 ("V0004__redrive", include_str!("../../migrations/catalog/V0004__redrive.sql")),
+                ("V0005__attempts", include_str!("../../migrations/catalog/V0005__attempts.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),

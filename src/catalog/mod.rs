@@ -3,12 +3,13 @@
 //!
 //! # Ordering
 //! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), micro-batches whose
-//! masks change by id, overrides by id, requests for re-drives. Statements state
+//! masks change by id, overrides by id, requests for re-drives, parked connectors. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
 //! fence or idempotent.
 
+mod attempts;
 mod claims;
 mod files;
 mod letters;
@@ -17,12 +18,14 @@ mod masks;
 mod micro_batch;
 mod migrate;
 mod outbox;
+mod parking;
 mod position;
 mod redrive;
 mod replay;
 mod replay_scope;
 mod status;
 
+pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
 pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use letters::{
@@ -39,7 +42,8 @@ pub use micro_batch::{
     insert_dead_letters, insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
 };
 pub use migrate::{Database, MigrateError, MigrationReport, SchemaMismatch, check_schema, migrate};
-pub use outbox::{OutboxEntry, mark_sent, unsent};
+pub use outbox::{OutboxEntry, OutboxProgress, mark_sent, outbox_progress, unsent};
+pub use parking::{ParkedConnector, insert_parked_objects, park_connector, parked_connectors, resume_connector};
 pub use position::{
     PartitionKey, Position, SourcePartitionId, catalog_id, install_fence, read_position, record_halt,
     set_first_position,

@@ -27,6 +27,29 @@ pub async fn unsent(client: &impl GenericClient, count: i64) -> Result<Vec<Outbo
     Ok(rows.iter().map(entry).collect())
 }
 
+/// How far the outbox has come: entries unsent, and entries ever made (those of a transaction that is not committed yet
+/// count, too).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxProgress {
+    pub unsent: i64,
+    pub made: i64,
+}
+
+impl OutboxProgress {
+    /// At most so many entries were sent since `earlier`.
+    pub fn sent_since(self, earlier: Self) -> i64 {
+        earlier.unsent + self.made - earlier.made
+    }
+}
+
+pub async fn outbox_progress(client: &impl GenericClient) -> Result<OutboxProgress, CatalogError> {
+    let row = client
+        .query_one(include_str!("sql/select_outbox_progress.sql"), &[])
+        .await
+        .map_err(CatalogError::query("look how far the outbox has come"))?;
+    Ok(OutboxProgress { unsent: row.get("unsent"), made: row.get("made") })
+}
+
 pub async fn mark_sent(client: &impl GenericClient, ids: &[i64]) -> Result<(), CatalogError> {
     client
         .execute(include_str!("sql/mark_sent.sql"), &[&ids])

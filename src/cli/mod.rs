@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused for safety.
 
 pub mod dead_letters;
+pub mod connectors;
 pub mod demo;
 pub mod doctor;
 pub mod migrate;
@@ -70,6 +71,8 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// List what did not fit, show it, correct it, run it again
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Show connectors, park them, resume them
+    Connectors(connectors::ConnectorsArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -125,6 +128,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(&cli.settings, args, &mut out)).await,
+        Command::Connectors(args) => connectors::run(&cli.settings, args, &mut out).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use super::{EXIT_DONE, EXIT_FAILED, OutputFormat, SettingsArgs};
 use crate::client::postgres;
 use crate::config::Need;
+use crate::error::ErrorKind;
 use crate::pipeline::{InFlight, in_flight};
+
+const POLL_WAIT: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct SettledArgs {
@@ -23,12 +26,19 @@ pub async fn run(settings: &SettingsArgs, args: &SettledArgs, out: &mut dyn Writ
     let pool = postgres::pool(&settings.catalog, "settled")?;
     let deadline = Instant::now() + Duration::from_secs(args.wait);
     loop {
-        let found = in_flight(&settings, &connectors, &pool).await?;
+        let found = match in_flight(&settings, &connectors, &pool).await {
+            // a broker that has just started does not know yet who coordinates the group
+            Err(error) if error.kind() == ErrorKind::Transient && Instant::now() < deadline => {
+                tokio::time::sleep(POLL_WAIT).await;
+                continue;
+            }
+            found => found?,
+        };
         if found.is_settled() || Instant::now() >= deadline {
             print(&found, args.output, out)?;
             return Ok(if found.is_settled() { EXIT_DONE } else { EXIT_FAILED });
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(POLL_WAIT).await;
     }
 }
 

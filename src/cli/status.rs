@@ -5,7 +5,7 @@ use std::io::Write;
 use comfy_table::{Table, presets};
 
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
-use crate::catalog::{self, Backlog, OutcomeSum, PartitionStatus};
+use crate::catalog::{self, Backlog, OutcomeSum, ParkedConnector, PartitionStatus};
 use crate::client::postgres;
 use crate::config::Need;
 
@@ -24,15 +24,23 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
     let backlog = catalog::backlog(&client).await?;
     let outcomes = catalog::outcome_sums(&client, &settings.kafka.group).await?;
     let unbalanced = catalog::unbalanced_count(&client, None).await?;
+    let parked = catalog::parked_connectors(&client, &settings.kafka.group).await?;
     match args.output {
         OutputFormat::Json => {
             let status = serde_json::json!({
                 "group": settings.kafka.group, "partitions": partitions, "backlog": backlog,
                 "outcomes": outcomes, "books_unbalanced": unbalanced,
+                "parked": parked,
             });
             writeln!(out, "{status:#}")?;
         }
-        OutputFormat::Table => print(&partitions, backlog, &outcomes, unbalanced, out)?,
+        OutputFormat::Table => {
+            print(&partitions, backlog, &outcomes, unbalanced, out)?;
+            for ParkedConnector { connector, reason, parked_at, parked_by, objects } in &parked {
+                let since = parked_at.format("%F %T");
+                writeln!(out, "parked: {connector} since {since} by {parked_by}, {objects} objects wait: {reason}")?;
+            }
+        }
     }
     Ok(EXIT_DONE)
 }

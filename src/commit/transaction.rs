@@ -12,7 +12,7 @@ use crate::catalog::{
 use crate::client::postgres;
 use crate::error::ErrorKind;
 use crate::telemetry::guarded;
-use crate::types::{Fence, MicroBatchId, ObjectClaim, ObjectLocation, OffsetOutcome, OffsetRange};
+use crate::types::{Fence, MicroBatchId, ObjectClaim, ObjectLocation, OffsetOutcome, OffsetRange, ParkedObject};
 
 /// A micro-batch ready to become true: its files lie in `_pending/`.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct Proposal {
     pub files: Vec<FileRecord>,
     pub claims: Vec<ObjectClaim>,
     pub dead_letters: Vec<DeadLetterSample>,
+    /// Objects of parked connectors.
+    pub parked: Vec<ParkedObject>,
     /// Offset, timestamp (ms), SHA-256 of the last message covered.
     pub last_message: Option<(i64, i64, [u8; 32])>,
     pub oldest_message_at: Option<chrono::DateTime<chrono::Utc>>,
@@ -189,6 +191,9 @@ async fn write(
     }
     if !proposal.dead_letters.is_empty() {
         catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;
+    }
+    if !proposal.parked.is_empty() {
+        catalog::insert_parked_objects(transaction, key, id, &proposal.parked).await?;
     }
     Ok(None)
 }

@@ -7,14 +7,14 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource,
-    RawStaging, RawWarehouse,
+    RawBreaker, RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize,
+    RawSource, RawStaging, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField, OnFail,
-    PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField,
+    OnFail, PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
 };
 use crate::types::Overwrite;
 
@@ -67,6 +67,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         },
         clean: clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
+        breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
         staging: staging(raw, &columns, report),
         warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
         fields: columns.fields,
@@ -172,10 +173,21 @@ fn expectations(
                 RawOnFail::Warn => OnFail::Warn,
                 RawOnFail::Drop => OnFail::Drop,
                 RawOnFail::Reject => OnFail::Reject,
+                RawOnFail::Fail => OnFail::Fail,
             },
         });
     }
     checked
+}
+
+fn breaker(raw: &RawBreaker, report: &mut Report<'_>) -> Breaker {
+    let dead_letter_share_max = raw.dead_letter_share_max.unwrap_or(0.5);
+    if !(0.0..1.0).contains(&dead_letter_share_max) {
+        let at = [Key("breaker"), Key("dead_letter_share_max")];
+        let help = "from 0 (the first dead letter stops it) to less than 1; half is 0.5".to_owned();
+        report.add(&at, format!("`breaker.dead_letter_share_max` is {dead_letter_share_max}, no share"), help);
+    }
+    Breaker { dead_letter_share_max, rows_min: raw.rows_min.unwrap_or(1000) }
 }
 
 fn staging(connector: &RawConnector, columns: &Columns, report: &mut Report<'_>) -> Staging {

@@ -19,6 +19,8 @@ pub struct Connector {
     /// In the order in which they run.
     pub clean: Vec<CleanStep>,
     pub expectations: Vec<Expectation>,
+    /// `None`: its share of dead letters does not stop it.
+    pub breaker: Option<Breaker>,
     pub staging: Staging,
     pub warehouse: Option<Warehouse>,
 }
@@ -143,6 +145,17 @@ pub enum OnFail {
     Warn,
     Drop,
     Reject,
+    /// The connector is parked.
+    Fail,
+}
+
+/// When a connector is parked because too much of what it reads does not fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Breaker {
+    /// Of the rows read lately.
+    pub dead_letter_share_max: f64,
+    /// Fewer rows say nothing.
+    pub rows_min: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

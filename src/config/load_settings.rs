@@ -337,6 +337,7 @@ impl Reader<'_> {
             drain_deadline: self.duration("limits.drain_deadline", raw.drain_deadline.as_deref(), 25),
             start_deadline: self.duration("limits.start_deadline", raw.start_deadline.as_deref(), 60),
             sweep_interval: self.duration("limits.sweep_interval", raw.sweep_interval.as_deref(), 3600),
+            attempts_max: raw.attempts_max.unwrap_or(3).max(1),
         };
         if limits.record_bytes_max > limits.object_bytes_max {
             let help = "an object holds at least one record".to_owned();

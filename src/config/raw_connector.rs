@@ -26,6 +26,8 @@ pub(super) struct RawConnector {
     /// What must be true of every row, asked in this order after cleaning.
     #[serde(default)]
     pub(super) expectations: Vec<RawExpectation>,
+    /// Stops the connector where too much of what it reads does not fit; left out, it never does.
+    pub(super) breaker: Option<RawBreaker>,
     /// How rows are laid out as Parquet files.
     pub(super) staging: RawStaging,
     /// Which table of the warehouse the rows go to; left out, they stay in the lake.
@@ -208,6 +210,19 @@ pub(super) enum RawOnFail {
     Drop,
     /// The row becomes a dead letter.
     Reject,
+    /// The connector is parked, with nothing of the micro-batch committed: `sluice connectors resume`.
+    Fail,
+}
+
+/// `{}` takes both defaults.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawBreaker {
+    /// The connector is parked when more than this share of its rows are dead letters; default 0.5.
+    pub(super) dead_letter_share_max: Option<f64>,
+    /// Rows of a topic partition, lately read, below which nothing is concluded; default 1000.
+    #[schemars(range(min = 1))]
+    pub(super) rows_min: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

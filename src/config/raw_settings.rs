@@ -109,6 +109,10 @@ pub(super) struct RawLimits {
     pub(super) start_deadline: Option<String>,
     /// How often the lake is looked through for files that are listed but not published; default 1h.
     pub(super) sweep_interval: Option<String>,
+    /// After so many ownerships that ended with the process, messages are tried alone; one that kills it so often is
+    /// set aside; default 3.
+    #[schemars(range(min = 1))]
+    pub(super) attempts_max: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

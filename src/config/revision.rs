@@ -26,28 +26,31 @@ pub(super) fn of_connector(connector: &Connector) -> String {
     let format = match connector.source.format {
         super::Format::Json => "json",
     };
-    digest(&json!([
-        connector.name,
-        [json!(connector.source.topic), source_kind(&connector.source.kind), json!(format)],
+    let mut parts = vec![
+        json!(connector.name),
+        json!([json!(connector.source.topic), source_kind(&connector.source.kind), json!(format)]),
         schema(connector),
         connector.clean.iter().map(clean_step).collect::<Value>(),
         connector.expectations.iter().map(|e| json!([e.name, e.expr, on_fail(e.on_fail)])).collect::<Value>(),
-        [
+        json!([
             json!(connector.staging.dataset),
             json!(connector.staging.type_name),
             json!(connector.staging.time),
             connector.staging.by.iter().map(level).collect::<Value>(),
             json!(connector.staging.file_size_bytes_target),
-        ],
-        connector.warehouse.as_ref().map(|warehouse| {
+        ]),
+        json!(connector.warehouse.as_ref().map(|warehouse| {
             let (kind, table) = match &warehouse.target {
                 WarehouseTable::Fact(table) => ("fact", table),
                 WarehouseTable::Dimension(table) => ("dimension", table),
             };
             let links: Value = warehouse.dimensions.iter().map(|link| json!([link.dimension, link.key])).collect();
             json!([kind, table, warehouse.key, warehouse.newer_by, links])
-        }),
-    ]))
+        })),
+    ];
+    // connectors without one keep the revision that they have
+    parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
+    digest(&Value::Array(parts))
 }
 
 fn digest(value: &Value) -> String {
@@ -109,6 +112,7 @@ fn on_fail(on_fail: OnFail) -> &'static str {
         OnFail::Warn => "warn",
         OnFail::Drop => "drop",
         OnFail::Reject => "reject",
+        OnFail::Fail => "fail",
     }
 }
 

@@ -107,6 +107,8 @@ pub struct Limits {
     pub start_deadline: Duration,
     /// How often the lake is looked through for files that are listed but not published; default 1 h.
     pub sweep_interval: Duration,
+    /// Deaths of the process before messages are tried alone, and at one message before it is set aside; default 3.
+    pub attempts_max: u32,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! From a sealed batch to a committed one: build, upload, commit; again where a claim was lost.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -8,8 +9,10 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::build::{BuildError, Built, SealedBatch, Upload, build};
 use super::carry::{CarryError, carry};
 use super::context::TransformContext;
+use super::parking::{Breakers, park};
 use super::position::Ownership;
 use super::process::{ProcessError, process_again};
+use crate::catalog::CatalogError;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::S3Error;
 use crate::commit::{CommitError, CommitOutcome, Proposal, commit, commit_passed_over};
@@ -42,6 +45,8 @@ pub enum WriteError {
     Again(#[source] ProcessError),
     #[error("could not carry rows over")]
     Carry(#[from] CarryError),
+    #[error("could not park a connector")]
+    Park(#[from] CatalogError),
 }
 
 impl WriteError {
@@ -52,6 +57,7 @@ impl WriteError {
             Self::Commit(source) => source.kind(),
             Self::Again(source) => source.kind(),
             Self::Carry(source) => source.kind(),
+            Self::Park(source) => source.kind(),
         }
     }
 }
@@ -60,21 +66,23 @@ pub(super) struct BatchWriter<'a> {
     pub(super) context: &'a Arc<TransformContext>,
     pub(super) ownership: &'a Ownership,
     pub(super) retries: RetryPolicy,
+    pub(super) breakers: Mutex<Breakers>,
 }
 
 impl BatchWriter<'_> {
     /// Ends with the batch committed, or with the news that it is somebody else's.
     pub(super) async fn write(&self, mut sealed: SealedBatch) -> Result<Written, WriteError> {
-        if let Some(replaced) = &sealed.replaced {
-            let carried = carry(self.context, &self.retries, replaced, &sealed.messages, sealed.log_first).await;
-            sealed.carried = match carried {
-                Err(CarryError::CannotRebuild { connector, problem }) => {
-                    return self.pass_over(&sealed, &connector, &problem).await;
-                }
-                carried => carried?,
-            };
-        }
         loop {
+            let tallies = park(self.context, &self.retries, &self.breakers, &mut sealed).await?;
+            if let Some(replaced) = &sealed.replaced {
+                let carried = carry(self.context, &self.retries, replaced, &sealed.messages, sealed.log_first).await;
+                sealed.carried = match carried {
+                    Err(CarryError::CannotRebuild { connector, problem }) => {
+                        return self.pass_over(&sealed, &connector, &problem).await;
+                    }
+                    carried => carried?,
+                };
+            }
             crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
             let (mut built, back) = self.build(sealed).await?;
@@ -92,6 +100,8 @@ impl BatchWriter<'_> {
                 CommitOutcome::Committed => {
                     result.with_label_values(&[topic.as_ref(), "committed"]).inc();
                     self.count(&built);
+                    let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+                    breakers.committed(&tallies, &self.context.connectors);
                     return Ok(Written::Committed(proposal.id));
                 }
                 CommitOutcome::Fenced => {
@@ -106,22 +116,7 @@ impl BatchWriter<'_> {
                     result.with_label_values(&[topic.as_ref(), "rebuilt"]).inc();
                     tracing::info!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, count = lost.len(), "objects are claimed by another micro-batch, building again");
                     self.discard(&built).await;
-                    for processed in &mut sealed.messages {
-                        let offset = processed.message.offset;
-                        if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
-                            let replaced = sealed.replaced.as_deref();
-                            process_again(
-                                self.context,
-                                &sealed.topic_partition,
-                                processed,
-                                &lost,
-                                &self.retries,
-                                replaced,
-                            )
-                            .await
-                            .map_err(WriteError::Again)?;
-                        }
-                    }
+                    self.read_again(&mut sealed, &lost).await?;
                 }
             }
         }
@@ -145,6 +140,19 @@ impl BatchWriter<'_> {
         }
     }
 
+    async fn read_again(&self, sealed: &mut SealedBatch, lost: &HashSet<(i64, i32)>) -> Result<(), WriteError> {
+        let (topic_partition, replaced) = (&sealed.topic_partition, sealed.replaced.as_deref());
+        for processed in &mut sealed.messages {
+            let offset = processed.message.offset;
+            if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
+                process_again(self.context, topic_partition, processed, lost, &self.retries, replaced)
+                    .await
+                    .map_err(WriteError::Again)?;
+            }
+        }
+        Ok(())
+    }
+
     async fn pass_over(&self, sealed: &SealedBatch, connector: &str, problem: &str) -> Result<Written, WriteError> {
         let topic_partition = &self.ownership.key.topic_partition;
         let refused = format!("rows of connector `{connector}` cannot be carried over: {problem}");
@@ -162,7 +170,11 @@ impl BatchWriter<'_> {
 
     async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {
         let context = Arc::clone(self.context);
-        let built = tokio::task::spawn_blocking(move || build(&context, &sealed).map(|built| (built, sealed)));
+        let others = Arc::clone(&context.alone).read_owned().await;
+        let built = tokio::task::spawn_blocking(move || {
+            let _others = others;
+            build(&context, &sealed).map(|built| (built, sealed))
+        });
         Ok(built.await.map_err(WriteError::Task)??)
     }
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::carry::Carried;
 use super::context::TransformContext;
+use super::parking::parked_objects;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
 use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX};
@@ -21,7 +22,7 @@ use crate::stage;
 use crate::transform;
 use crate::types::{
     DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
-    RowOutcome, StagedFile, TopicPartition,
+    ParkedObject, RowOutcome, StagedFile, TopicPartition,
 };
 
 const SAMPLE_BYTES_MAX: usize = 4096;
@@ -72,6 +73,7 @@ struct Collected {
     claims: Vec<ObjectClaim>,
     rows: BTreeMap<String, (Arc<Connector>, Vec<OriginRows>)>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    parked: Vec<ParkedObject>,
 }
 
 /// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
@@ -105,6 +107,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         totals: collected.totals,
         files: records,
         claims: collected.claims,
+        parked: collected.parked,
         dead_letters: samples(&collected.dead_letters),
         last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
         oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
@@ -176,6 +179,7 @@ impl Collected {
     fn message(&mut self, processed: &ProcessedMessage, claimed: &mut HashSet<(String, String, String)>) {
         let time = announced_at(&processed.message);
         self.ledgers.offset(processed.outcome, 1);
+        self.parked.extend(parked_objects(processed));
         self.dead_letters.extend(processed.dead_letter.clone().map(|letter| (letter, time)));
         if let Some(rows) = &processed.record {
             self.rows(rows, time);

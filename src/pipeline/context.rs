@@ -6,6 +6,7 @@ use std::sync::Arc;
 use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
+use super::parking::Parked;
 use crate::catalog;
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
@@ -31,6 +32,12 @@ pub struct TransformContext {
     pub budget: MemoryBudget,
     pub batch_limits: BatchLimits,
     pub decode_limits: DecodeLimits,
+    /// Connectors that are stopped.
+    pub parked: Parked,
+    /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
+    pub alone: Arc<tokio::sync::RwLock<()>>,
+    /// `limits.attempts_max`
+    pub attempts_max: u32,
     /// Messages of one topic partition that are processed at once.
     pub messages_in_flight_max: usize,
     pub cluster_id: String,
@@ -73,6 +80,9 @@ impl TransformContext {
             budget: MemoryBudget::new(limits.memory_bytes_max),
             batch_limits: BatchLimits::new(limits),
             decode_limits: DecodeLimits::new(limits),
+            parked: Parked::default(),
+            alone: Arc::default(),
+            attempts_max: limits.attempts_max,
             messages_in_flight_max: limits.objects_in_flight_max.max(1),
             cluster_id,
             consumer_group: settings.kafka.group.clone(),

@@ -15,8 +15,9 @@ use arrow::datatypes::Int64Type;
 use bytes::Bytes;
 
 use super::context::TransformContext;
+use super::decode_rows::{DecodeJob, Input, decode_rows};
 use super::decode_task::Fault;
-use super::process::{Input, ProcessError, ProcessedObject, decode_rows};
+use super::process::{Manner, ProcessError, ProcessedObject};
 use super::replay::Replaced;
 use crate::catalog::Override;
 use crate::client::kafka::Message;
@@ -132,6 +133,7 @@ impl Overrides {
         context: &Arc<TransformContext>,
         message_offset: i64,
         object: ProcessedObject,
+        manner: Manner,
     ) -> Result<ProcessedObject, ProcessError> {
         let place = LetterPlace { message_offset, record: Some(object.record), row: None };
         let (ObjectOutcome::Quarantined, Some(bytes), Some(connector), Some(claim)) =
@@ -146,8 +148,15 @@ impl Overrides {
             time: version.last_modified,
             order_hash: version.order_hash(),
         };
-        let input = Input::Object(bytes.clone());
-        let rows = decode_rows(context, Arc::clone(connector), input, origin, Some(version), self.clone()).await?;
+        let job = DecodeJob {
+            connector: Arc::clone(connector),
+            input: Input::Object(bytes.clone()),
+            origin,
+            object: Some(version),
+            overrides: self.clone(),
+            manner,
+        };
+        let rows = decode_rows(context, job).await?;
         Ok(match rows {
             Ok(rows) => ProcessedObject {
                 outcome: ObjectOutcome::Emitted,

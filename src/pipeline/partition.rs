@@ -10,7 +10,7 @@
 //! the next owner reads it again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,11 +21,12 @@ use super::absent::AbsentTail;
 use super::batch_writer::{BatchWriter, WriteError, Written};
 use super::budget::MemoryShare;
 use super::build::SealedBatch;
+use super::careful::{self, Trial};
 use super::carry::Carried;
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{ProcessError, ProcessedMessage, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, memory_estimate, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
@@ -149,18 +150,30 @@ impl PartitionWorker {
             }
         };
         let plan = Arc::new(ReplayPlan::new(covered, log_first));
-        let start = offset.max(log_first);
+        let ended = self.own(&ownership, offset, plan, must_acknowledge).await;
+        careful::end_ownership(&self.context, &ownership, offset).await;
+        ended
+    }
+
+    async fn own(
+        &self,
+        ownership: &Ownership,
+        offset: i64,
+        plan: Arc<ReplayPlan>,
+        must_acknowledge: bool,
+    ) -> Result<Ended, TakeOverError> {
+        let start = offset.max(plan.log_first);
         let Some(queue) = self.consumer.start(&self.assignment, start)? else { return Ok(Ended::Revoked) };
         if must_acknowledge {
             if guarded!("acknowledge") {
-                self.acknowledge(&ownership, offset).await?;
+                self.acknowledge(ownership, offset).await?;
             }
         } else {
-            self.commit_offset(&ownership, offset, uuid::Uuid::nil());
+            self.commit_offset(ownership, offset, uuid::Uuid::nil());
         }
-        let ended = self.read(&ownership, offset, queue, plan).await;
+        let ended = self.read(ownership, offset, queue, plan).await;
         if let Ended::Halted(reason) = &ended {
-            self.record_halt(&ownership, reason).await;
+            self.record_halt(ownership, reason).await;
         }
         Ok(ended)
     }
@@ -201,7 +214,8 @@ impl PartitionWorker {
     }
 
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
-        let writer = BatchWriter { context: &self.context, ownership, retries: self.retries() };
+        let writer =
+            BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
         // a message behind the open micro-batch, which is complete then
@@ -223,7 +237,7 @@ impl PartitionWorker {
             if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
                 return ended;
             }
-            let has_room = admitted.is_none() && in_flight.tasks.len() < self.context.messages_in_flight_max;
+            let has_room = admitted.is_none() && in_flight.tasks.len() < self.in_flight_max(ownership, expected);
             let may_read = !draining && !redrives.is_asked && has_room;
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
@@ -233,10 +247,7 @@ impl PartitionWorker {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
                 () = signalled(&mut stop), if !draining => {}
-                _ = recommit.tick() => {
-                    self.commit_offset(ownership, open.first, open.after);
-                    redrives.look(&self.context, ownership, &open).await;
-                }
+                _ = recommit.tick() => self.recommit(ownership, &open, &mut redrives).await,
                 done = in_flight.next(), if may_join => match done {
                     Ok(processed) => held = open.push(processed),
                     Err(_) if *self.revoked.borrow() => return Ended::Revoked,
@@ -249,7 +260,8 @@ impl PartitionWorker {
                     held = held.take().and_then(|processed| open.push(processed));
                 }
                 memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
-                    in_flight.tasks.extend(admitted.take().map(|(message, _)| self.spawn(message, memory, &plan)));
+                    let spawn = |(message, _)| self.spawn(ownership, message, memory, &plan);
+                    in_flight.tasks.extend(admitted.take().map(spawn));
                 }
                 message = queue.recv(), if may_read => match message {
                     None => return Ended::Revoked,
@@ -258,7 +270,7 @@ impl PartitionWorker {
                     Some(message) => {
                         expected = message.offset + 1;
                         tail.message_seen();
-                        let estimate = memory_estimate(&message);
+                        let estimate = estimate(ownership, &message);
                         admitted = Some((message, estimate));
                     }
                 },
@@ -269,6 +281,11 @@ impl PartitionWorker {
                 }
             }
         }
+    }
+
+    async fn recommit(&self, ownership: &Ownership, open: &OpenBatch, redrives: &mut Redrives) {
+        self.commit_offset(ownership, open.first, open.after);
+        redrives.look(&self.context, ownership, open).await;
     }
 
     /// Runs micro-batches again that were asked for, where it is free to. `Some`: this ownership is over.
@@ -296,17 +313,26 @@ impl PartitionWorker {
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
+    fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {
+        if ownership.must_be_careful(expected) { 1 } else { self.context.messages_in_flight_max }
+    }
+
     fn spawn(
         &self,
+        ownership: &Ownership,
         message: Message,
         memory: MemoryShare,
         plan: &Arc<ReplayPlan>,
     ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
         let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
         let topic_partition = self.topic_partition().clone();
+        let careful = ownership.must_be_careful(message.offset).then(|| (ownership.clone(), self.stop.clone()));
         tokio::spawn(async move {
             let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
-            process(context, topic_partition, message, memory, retries, replaced).await
+            let Some((ownership, stop)) = careful else {
+                return process(context, topic_partition, message, memory, retries, replaced, Manner::Together).await;
+            };
+            Trial { context, ownership, retries, stop, replaced }.run(message).await
         })
     }
 
@@ -372,6 +398,11 @@ impl PartitionWorker {
                 .set((high - next).max(0));
         }
     }
+}
+
+/// One that may kill the process is not looked at before it is tried.
+fn estimate(ownership: &Ownership, message: &Message) -> u64 {
+    if ownership.must_be_careful(message.offset) { message.size_bytes() } else { memory_estimate(message) }
 }
 
 /// Waits until the signal is given, or its sender is gone.

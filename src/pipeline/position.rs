@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::careful;
 use super::context::TransformContext;
+use super::parking;
 use crate::catalog::{self, CatalogError, CoveredRange, PartitionKey, Position, SourcePartitionId};
 use crate::client::kafka::{self, GroupOffset, KafkaError};
 use crate::client::postgres;
@@ -24,6 +26,14 @@ pub struct Ownership {
     pub partition: SourcePartitionId,
     pub fence: Fence,
     pub catalog_id: Uuid,
+    /// Messages before it are read one at a time.
+    pub careful_until: Option<i64>,
+}
+
+impl Ownership {
+    pub fn must_be_careful(&self, offset: i64) -> bool {
+        self.careful_until.is_some_and(|until| offset < until)
+    }
 }
 
 #[derive(Debug)]
@@ -86,11 +96,12 @@ pub async fn take_over(
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     let partition = catalog::install_fence(&client, &key, fence, &context.process).await?;
     crate::telemetry::fail_point!("take_over.fence_installed", TakeOverError::Catalog);
+    parking::refresh(context).await?;
     let log = observe_log(kafka, topic_partition).await?;
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;
     let identity = identify(kafka, topic_partition, &position, log.first).await?;
-    let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id };
+    let ownership = Ownership { key, partition, fence, catalog_id: position.catalog_id, careful_until: None };
     let offset = log.committed.as_ref().map(|committed| committed.offset);
     let committed = Committed::of(offset, tag.as_ref(), position.catalog_id, position.fence_known);
     let decision = decide(&Observed {
@@ -104,13 +115,14 @@ pub async fn take_over(
     });
     tracing::info!(component = "source", %topic_partition, ?decision, ?committed, log_first = log.first, log_end = log.end, "topic partition assigned");
     drop(client);
-    match decision {
-        Decision::Halt(reason) => Ok(TakeOver::Halted { ownership, reason }),
-        Decision::Start { at } => start(context, ownership, &position, at, log.first).await,
-        Decision::Skip { range } => skip(context, ownership, &position, range, log.first).await,
-        Decision::Replay { requested, until } => replay(context, ownership, requested, until, log.first).await,
-        Decision::Cancel { at } => cancel(context, ownership, at, log.first).await,
-    }
+    let taken = match decision {
+        Decision::Halt(reason) => TakeOver::Halted { ownership, reason },
+        Decision::Start { at } => start(context, ownership, &position, at, log.first).await?,
+        Decision::Skip { range } => skip(context, ownership, &position, range, log.first).await?,
+        Decision::Replay { requested, until } => replay(context, ownership, requested, until, log.first).await?,
+        Decision::Cancel { at } => cancel(context, ownership, at, log.first).await?,
+    };
+    Ok(careful::begin_ownership(context, taken, log.end).await?)
 }
 
 async fn start(

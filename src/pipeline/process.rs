@@ -7,26 +7,24 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::careful::KILLED;
 use super::context::TransformContext;
-use super::decode_task::{Fault, on_cpu_thread};
+use super::decode_rows::{DecodeJob, Input, count_read, decode_rows};
 use super::overrides::Overrides;
+use super::parking::PARKED;
+use super::read_object::Reading;
 use super::replay::Replaced;
-use crate::catalog::{self, CatalogError};
+use crate::catalog::CatalogError;
 use crate::client::kafka::Message;
-use crate::client::postgres;
-use crate::client::retry::{RetryPolicy, retry};
-use crate::config::{Connector, SourceKind};
-use crate::decode;
-use crate::source::notification::{self, Announcement, EventKind, ObjectEvent};
-use crate::source::object_reader::{Opened, ReadError, ReadOutcome, Reservation};
-use crate::telemetry::metrics;
-use crate::transform;
+use crate::client::retry::RetryPolicy;
+use crate::config::Connector;
+use crate::source::notification::{self, Announcement};
+use crate::source::object_reader::{ReadError, Reservation};
 use crate::types::{
-    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, Overwrite, RejectReason,
-    RowReject, TopicPartition,
+    DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
+    TopicPartition,
 };
 
 use super::budget::MemoryShare;
@@ -70,13 +68,15 @@ pub struct ProcessedRows {
     /// Rows read, rejected ones included.
     pub row_count: u64,
     pub filtered: u64,
+    /// An expectation that stops the connector.
+    pub failed: Option<String>,
     pub unpacked_bytes: u64,
     /// Location and version of the object they come from.
     pub object: Option<ObjectVersion>,
 }
 
 impl ProcessedObject {
-    fn without_rows(record: i32, connector: Option<Arc<Connector>>, outcome: ObjectOutcome) -> Self {
+    pub(super) fn without_rows(record: i32, connector: Option<Arc<Connector>>, outcome: ObjectOutcome) -> Self {
         Self {
             record,
             connector,
@@ -91,6 +91,10 @@ impl ProcessedObject {
 }
 
 impl ProcessedMessage {
+    fn empty(message: Message, outcome: OffsetOutcome, memory: MemoryShare) -> Self {
+        Self { message, outcome, objects: Vec::new(), record: None, dead_letter: None, memory }
+    }
+
     /// When the message was written; 1970 where it carries no time.
     pub fn announced_at(&self) -> DateTime<Utc> {
         announced_at(&self.message)
@@ -143,6 +147,17 @@ impl ProcessError {
     }
 }
 
+/// How a message is processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// While others are.
+    Together,
+    /// The caller holds [`TransformContext::alone`].
+    Alone,
+    /// It kills the process: nothing of it is decoded.
+    SetAside,
+}
+
 /// Processes one message to its end.
 pub async fn process(
     context: Arc<TransformContext>,
@@ -151,51 +166,26 @@ pub async fn process(
     mut memory: MemoryShare,
     retries: RetryPolicy,
     replaced: Option<Arc<Replaced>>,
+    manner: Manner,
 ) -> Result<ProcessedMessage, ProcessError> {
-    let empty = |message: Message, outcome, memory| ProcessedMessage {
-        message,
-        outcome,
-        objects: Vec::new(),
-        record: None,
-        dead_letter: None,
-        memory,
-    };
     let overrides = Overrides::of(replaced.as_deref());
     if let Some(connector) = context.connectors.for_records(&topic_partition.topic).cloned() {
-        let Some(value) = message.payload.clone() else {
-            return Ok(empty(message, OffsetOutcome::Ignored, memory));
-        };
-        let origin = Origin {
-            message_offset: message.offset,
-            record: 0,
-            time: announced_at(&message),
-            order_hash: message.offset,
-        };
-        count_read(&connector, value.len() as u64);
-        let rows = decode_rows(&context, connector, Input::Record(value), origin, None, overrides).await?;
-        let mut processed = empty(message, OffsetOutcome::Decoded, memory);
-        match rows {
-            Ok(rows) => processed.record = Some(rows),
-            Err(fault) => {
-                processed.outcome = OffsetOutcome::Rejected;
-                processed.dead_letter = Some(whole_message(&processed.message, fault.reason, fault.detail));
-            }
-        }
-        return Ok(processed);
+        return process_record(&context, connector, message, memory, overrides, manner).await;
     }
     let Some(announced) = overrides.announcement(&message) else {
-        return Ok(empty(message, OffsetOutcome::Ignored, memory));
+        return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory));
     };
     let events = match announced {
         Ok(Announcement::Objects(events)) => events,
-        Ok(Announcement::Ignored(_)) => return Ok(empty(message, OffsetOutcome::Ignored, memory)),
+        Ok(Announcement::Ignored(_)) => return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory)),
         Err(error) => {
-            let letter = whole_message(&message, RejectReason::MalformedNotification, crate::error::chain(&error));
-            let mut processed = empty(message, OffsetOutcome::Rejected, memory);
-            processed.dead_letter = Some(letter);
-            return Ok(processed);
+            let (reason, detail) = (RejectReason::MalformedNotification, crate::error::chain(&error));
+            return Ok(dead_message(message, None, reason, detail, memory));
         }
     };
+    if manner == Manner::SetAside && events.len() > 1 {
+        return Ok(dead_message(message, None, RejectReason::KilledTheProcess, KILLED.to_owned(), memory));
+    }
     let mut objects = Vec::with_capacity(events.len());
     let reading = Reading {
         context: &context,
@@ -203,11 +193,45 @@ pub async fn process(
         message: &message,
         retries: &retries,
         replaced: replaced.as_deref(),
+        manner,
     };
     for event in events {
         objects.push(reading.process_event(event, &mut memory).await?);
     }
-    Ok(ProcessedMessage { objects, ..empty(message, OffsetOutcome::Decoded, memory) })
+    Ok(ProcessedMessage { objects, ..ProcessedMessage::empty(message, OffsetOutcome::Decoded, memory) })
+}
+
+async fn process_record(
+    context: &Arc<TransformContext>,
+    connector: Arc<Connector>,
+    message: Message,
+    memory: MemoryShare,
+    overrides: Overrides,
+    manner: Manner,
+) -> Result<ProcessedMessage, ProcessError> {
+    let Some(value) = message.payload.clone() else {
+        return Ok(ProcessedMessage::empty(message, OffsetOutcome::Ignored, memory));
+    };
+    if context.parked.contains(&connector.name) {
+        let reason = RejectReason::ConnectorParked;
+        return Ok(dead_message(message, Some(&connector), reason, PARKED.to_owned(), memory));
+    }
+    if manner == Manner::SetAside {
+        let reason = RejectReason::KilledTheProcess;
+        return Ok(dead_message(message, Some(&connector), reason, KILLED.to_owned(), memory));
+    }
+    let origin =
+        Origin { message_offset: message.offset, record: 0, time: announced_at(&message), order_hash: message.offset };
+    count_read(&connector, value.len() as u64);
+    let job = DecodeJob { connector, input: Input::Record(value), origin, object: None, overrides, manner };
+    let rows = decode_rows(context, job).await?;
+    Ok(match rows {
+        Ok(rows) => {
+            let empty = ProcessedMessage::empty(message, OffsetOutcome::Decoded, memory);
+            ProcessedMessage { record: Some(rows), ..empty }
+        }
+        Err(fault) => dead_message(message, None, fault.reason, fault.detail, memory),
+    })
 }
 
 /// Reads the objects again whose claims another micro-batch holds: they are duplicates now, or, where the
@@ -221,7 +245,11 @@ pub async fn process_again(
     replaced: Option<&Replaced>,
 ) -> Result<(), ProcessError> {
     let message = processed.message.clone();
-    let reading = Reading { context, topic_partition, message: &message, retries, replaced };
+    let kills = |object: &ProcessedObject| {
+        object.dead_letter.as_ref().is_some_and(|letter| letter.reason == RejectReason::KilledTheProcess)
+    };
+    let manner = if processed.objects.iter().any(kills) { Manner::SetAside } else { Manner::Together };
+    let reading = Reading { context, topic_partition, message: &message, retries, replaced, manner };
     let Some(Ok(Announcement::Objects(events))) = Overrides::of(replaced).announcement(&message) else {
         return Ok(());
     };
@@ -238,9 +266,15 @@ pub async fn process_again(
     Ok(())
 }
 
-fn whole_message(message: &Message, reason: RejectReason, detail: String) -> DeadLetter {
+/// A message as a whole.
+pub(super) fn dead_letter(
+    message: &Message,
+    connector: Option<&Arc<Connector>>,
+    reason: RejectReason,
+    detail: String,
+) -> DeadLetter {
     DeadLetter {
-        connector: String::new(),
+        connector: connector.map_or_else(String::new, |connector| connector.name.clone()),
         reason,
         detail,
         message_offset: message.offset,
@@ -253,231 +287,15 @@ fn whole_message(message: &Message, reason: RejectReason, detail: String) -> Dea
     }
 }
 
-/// What the objects of one message are read with.
-struct Reading<'a> {
-    context: &'a Arc<TransformContext>,
-    topic_partition: &'a TopicPartition,
-    message: &'a Message,
-    retries: &'a RetryPolicy,
-    /// In a replay: the micro-batch that the message belonged to.
-    replaced: Option<&'a Replaced>,
-}
-
-impl Reading<'_> {
-    async fn process_event(
-        &self,
-        event: ObjectEvent,
-        memory: &mut MemoryShare,
-    ) -> Result<ProcessedObject, ProcessError> {
-        let connector = self.context.connector_for(self.topic_partition, &event);
-        let without_rows = |connector, outcome| ProcessedObject::without_rows(event.record, connector, outcome);
-        let Some(connector) = connector.filter(|_| event.kind == EventKind::Created) else {
-            return Ok(without_rows(None, ObjectOutcome::Filtered));
-        };
-        let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
-            return Ok(without_rows(None, ObjectOutcome::Filtered));
-        };
-        let replaced_id = self.replaced.map(|replaced| replaced.id);
-        let memory = tokio::sync::Mutex::new(memory);
-        let outcome = retry(self.retries, "s3", ReadError::kind, || async {
-            match self.context.objects.open(&event, key_encoding, replaced_id).await? {
-                Opened::Ready(object) => {
-                    memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
-                    object.read().await
-                }
-                Opened::Duplicate => Ok(ReadOutcome::Duplicate),
-                Opened::Stale => Ok(ReadOutcome::Stale),
-                Opened::Missing => Ok(ReadOutcome::Missing),
-            }
-        })
-        .await?;
-        let wanted = Wanted {
-            context: self.context,
-            connector: &connector,
-            message: self.message,
-            record: event.record,
-            overrides: Overrides::of(self.replaced),
-        };
-        let object = match outcome {
-            ReadOutcome::Duplicate => without_rows(Some(Arc::clone(&connector)), ObjectOutcome::Duplicate),
-            ReadOutcome::Stale => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Stale).await?,
-            ReadOutcome::Missing => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Missing).await?,
-            ReadOutcome::TooLarge { version, head, reservation } => {
-                let detail =
-                    format!("the object has {} bytes, limits.object_bytes_max allows fewer", version.size_bytes);
-                let fault = Fault { reason: RejectReason::ObjectTooLarge, detail };
-                wanted.quarantined(version, head, reservation, fault)
-            }
-            ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await?,
-        };
-        wanted.overrides.correct_object(self.context, self.message.offset, object).await
-    }
-
-    /// An object that is not there, or not as announced. In a replay its rows stand, unless a newer version has
-    /// taken their place.
-    async fn gone(
-        &self,
-        record: i32,
-        connector: Arc<Connector>,
-        outcome: ObjectOutcome,
-    ) -> Result<ProcessedObject, ProcessError> {
-        let plain = ProcessedObject::without_rows(record, Some(connector), outcome);
-        let Some(claim) = self.replaced.and_then(|replaced| replaced.claims.get(&(self.message.offset, record))) else {
-            return Ok(plain);
-        };
-        let is_outranked = retry(self.retries, "catalog", CatalogError::kind, || async {
-            let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
-            let (cluster_id, group) = (&self.context.cluster_id, &self.context.consumer_group);
-            catalog::newer_is_claimed(&client, cluster_id, group, &claim.version).await
-        })
-        .await?;
-        if is_outranked {
-            return Ok(plain);
-        }
-        tracing::info!(
-            component = "source",
-            key = claim.version.location.key,
-            "raw object is gone, its rows are carried over"
-        );
-        let outcome = if claim.quarantined { ObjectOutcome::Quarantined } else { ObjectOutcome::Carried };
-        Ok(ProcessedObject { outcome, claim: Some(claim.clone()), carried: true, ..plain })
-    }
-}
-
-/// An object that a connector wants.
-struct Wanted<'a> {
-    context: &'a Arc<TransformContext>,
-    connector: &'a Arc<Connector>,
-    message: &'a Message,
-    record: i32,
-    overrides: Overrides,
-}
-
-impl Wanted<'_> {
-    fn claim(&self, version: &ObjectVersion, quarantined: bool) -> ObjectClaim {
-        ObjectClaim {
-            version: version.clone(),
-            message_offset: self.message.offset,
-            record: self.record,
-            connector: self.connector.name.clone(),
-            quarantined,
-            announced_at: announced_at(self.message),
-            overwrite: match self.connector.source.kind {
-                SourceKind::Objects { overwrite, .. } => overwrite,
-                SourceKind::Records => Overwrite::Append,
-            },
-        }
-    }
-
-    fn quarantined(
-        &self,
-        version: ObjectVersion,
-        bytes: Bytes,
-        reservation: Reservation,
-        fault: Fault,
-    ) -> ProcessedObject {
-        let reason = fault.reason;
-        let (bytes, detail) = fault.keep(bytes);
-        let letter = DeadLetter {
-            connector: self.connector.name.clone(),
-            reason,
-            detail,
-            message_offset: self.message.offset,
-            record: Some(self.record),
-            row: None,
-            byte_offset: None,
-            object: Some(version.location.clone()),
-            object_version: Some(version.version.clone()),
-            bytes,
-        };
-        ProcessedObject {
-            record: self.record,
-            connector: Some(Arc::clone(self.connector)),
-            outcome: ObjectOutcome::Quarantined,
-            claim: Some(self.claim(&version, true)),
-            rows: None,
-            dead_letter: Some(letter),
-            carried: false,
-            reservation: Some(reservation),
-        }
-    }
-
-    async fn decoded(
-        &self,
-        version: ObjectVersion,
-        bytes: Bytes,
-        reservation: Reservation,
-    ) -> Result<ProcessedObject, ProcessError> {
-        count_read(self.connector, bytes.len() as u64);
-        let origin = Origin {
-            message_offset: self.message.offset,
-            record: self.record,
-            time: version.last_modified,
-            order_hash: version.order_hash(),
-        };
-        let connector = Arc::clone(self.connector);
-        let (input, overrides) = (Input::Object(bytes.clone()), self.overrides.clone());
-        let rows = decode_rows(self.context, connector, input, origin, Some(version.clone()), overrides).await?;
-        Ok(match rows {
-            Err(fault) => self.quarantined(version, bytes, reservation, fault),
-            Ok(rows) => ProcessedObject {
-                record: self.record,
-                connector: Some(Arc::clone(self.connector)),
-                outcome: ObjectOutcome::Emitted,
-                claim: Some(self.claim(&version, false)),
-                rows: Some(rows),
-                dead_letter: None,
-                carried: false,
-                reservation: Some(reservation),
-            },
-        })
-    }
-}
-
-pub(super) enum Input {
-    Object(Bytes),
-    Record(Bytes),
-}
-
-/// Decodes, cleans and checks on a thread for CPU work.
-pub(super) async fn decode_rows(
-    context: &Arc<TransformContext>,
-    connector: Arc<Connector>,
-    input: Input,
-    origin: Origin,
-    object: Option<ObjectVersion>,
-    overrides: Overrides,
-) -> Result<Result<ProcessedRows, Fault>, ProcessError> {
-    let context = Arc::clone(context);
-    let work = move || {
-        let limits = &context.decode_limits;
-        let decoded = match input {
-            Input::Object(bytes) => decode::decode_object(&connector, bytes, limits)
-                .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
-            Input::Record(value) => decode::decode_record(&connector, value, limits),
-        };
-        let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
-        metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        let plan = context.plan(&connector);
-        let mut transformed = transform::apply(plan, decoded)
-            .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
-        for (expectation, count) in &transformed.failures {
-            metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
-        }
-        overrides.correct_rows(plan, &connector, limits, &origin, &mut transformed);
-        Ok(ProcessedRows {
-            connector,
-            rows: OriginRows { origin, batches: transformed.batches },
-            rejects: transformed.rejects,
-            row_count,
-            filtered: transformed.filtered,
-            unpacked_bytes,
-            object,
-        })
-    };
-    on_cpu_thread(work).await.map_err(ProcessError::Task)
-}
-
-fn count_read(connector: &Connector, bytes: u64) {
-    metrics().object_read_bytes.with_label_values(&[&connector.name]).inc_by(bytes);
+/// A message of which nothing is processed.
+pub(super) fn dead_message(
+    message: Message,
+    connector: Option<&Arc<Connector>>,
+    reason: RejectReason,
+    detail: String,
+    memory: MemoryShare,
+) -> ProcessedMessage {
+    let letter = dead_letter(&message, connector, reason, detail);
+    let empty = ProcessedMessage::empty(message, OffsetOutcome::Rejected, memory);
+    ProcessedMessage { dead_letter: Some(letter), ..empty }
 }

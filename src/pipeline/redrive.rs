@@ -12,7 +12,7 @@
 //! # Cancellation
 //! Dropping it loses nothing; the next owner begins anew.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -24,7 +24,7 @@ use super::carry::Carried;
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::Ownership;
-use super::process::{ProcessError, memory_estimate, process};
+use super::process::{Manner, ProcessError, memory_estimate, process};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError, OpenRedrive, RedriveEnd};
 use crate::client::kafka::{self, KafkaError, Message};
@@ -129,7 +129,7 @@ impl<'a> Redriver<'a> {
         retries: RetryPolicy,
     ) -> Self {
         let retries = RetryPolicy { deadline: Some(RETRY_DEADLINE), ..retries };
-        Self { context, kafka, writer: BatchWriter { context, ownership, retries } }
+        Self { context, kafka, writer: BatchWriter { context, ownership, retries, breakers: Mutex::default() } }
     }
 
     /// Takes up what is asked for. `false`: a newer owner exists.
@@ -214,7 +214,8 @@ impl<'a> Redriver<'a> {
                 let memory = self.context.budget.take(memory_estimate(&message));
                 let topic_partition = ownership.key.topic_partition.clone();
                 let replaced = Some(Arc::clone(&replaced));
-                process(Arc::clone(self.context), topic_partition, message, memory, retries.clone(), replaced)
+                let context = Arc::clone(self.context);
+                process(context, topic_partition, message, memory, retries.clone(), replaced, Manner::Together)
             })
             .buffered(self.context.messages_in_flight_max)
             .try_collect()

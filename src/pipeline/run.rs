@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::context::TransformContext;
 use super::dependencies::Dependencies;
 use super::load_worker::{LoadWorker, LoadWorkerError};
+use super::parking;
 use super::partition::PartitionWorker;
 use super::rewrite::Rewriter;
 use super::start::{StartError, Started, connect};
@@ -188,6 +189,7 @@ impl Transform {
 
     async fn run(mut self) -> Result<(), RunError> {
         let mut stopped = self.stopped.clone();
+        tokio::spawn(parking::watch(Arc::clone(&self.context), stopped.clone()));
         let result = loop {
             tokio::select! {
                 event = self.events.recv() => match event {

@@ -57,16 +57,18 @@ impl SettledError {
     }
 }
 
-/// Looks at Kafka first and at the catalog second, so that what moves meanwhile is seen at least once.
+/// Looks at Kafka first and at the catalog second, so that what moves meanwhile is seen at least once. The outbox moves
+/// the other way, for it may announce objects on a topic that is read: what it may have sent meanwhile counts as unsent.
 pub async fn in_flight(
     settings: &Settings,
     connectors: &Connectors,
     pool: &deadpool_postgres::Pool,
 ) -> Result<InFlight, SettledError> {
+    let client = postgres::get(pool).await.map_err(CatalogError::Connect)?;
+    let outbox = catalog::outbox_progress(&client).await?;
     let kafka_settings = settings.kafka.clone();
     let topics = connectors.topics();
     let logs = tokio::task::spawn_blocking(move || logs_of(&kafka_settings, &topics)).await??;
-    let client = postgres::get(pool).await.map_err(CatalogError::Connect)?;
     let partitions = catalog::partitions(&client, &settings.kafka.group).await?;
     let catalog_id = catalog::catalog_id(&client).await?;
     let known = |topic_partition: &TopicPartition| {
@@ -87,7 +89,10 @@ pub async fn in_flight(
             (log.end - position.unwrap_or(log.first)).max(0)
         })
         .sum();
-    Ok(InFlight { messages_unread, resets_waiting, backlog: catalog::backlog(&client).await?, partitions })
+    let mut backlog = catalog::backlog(&client).await?;
+    let sent = catalog::outbox_progress(&client).await?.sent_since(outbox);
+    backlog.outbox_pending = backlog.outbox_pending.max(sent);
+    Ok(InFlight { messages_unread, resets_waiting, backlog, partitions })
 }
 
 struct Log {

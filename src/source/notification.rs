@@ -14,11 +14,13 @@ use serde_json::{Map, Value};
 use crate::config::KeyEncoding;
 use crate::error::ErrorKind;
 
+mod announce;
 mod record;
 mod spelling;
 #[cfg(test)]
 mod tests;
 
+pub use announce::announce;
 pub use spelling::KeySpelling;
 
 /// Envelopes around a record; real bridges use up to three (SQS of SNS of `Records[]`).

@@ -110,6 +110,12 @@ pub enum ReadOutcome {
         head: Bytes,
         reservation: Reservation,
     },
+    /// Its first MiB, where no more was asked for.
+    Head {
+        version: ObjectVersion,
+        head: Bytes,
+        reservation: Reservation,
+    },
     /// Every version that it can mean is claimed.
     Duplicate,
     /// It was overwritten before it could be read.
@@ -145,6 +151,13 @@ impl OpenedObject {
     /// Memory that [`OpenedObject::read`] will take.
     pub fn wanted_bytes(&self) -> u64 {
         if self.is_too_large { HEAD_BYTES } else { self.version.size_bytes }
+    }
+
+    /// Gives [`ReadOutcome::Head`].
+    pub async fn read_head(self) -> Result<ReadOutcome, ReadError> {
+        let Self { version, body, reservation, .. } = self;
+        let head = body.read_first(HEAD_BYTES).await?;
+        Ok(ReadOutcome::Head { version, head, reservation })
     }
 
     /// Gives [`ReadOutcome::Read`] or [`ReadOutcome::TooLarge`].

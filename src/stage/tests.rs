@@ -46,6 +46,7 @@ fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
         evolution: Evolution { new_field },
         clean: Vec::new(),
         expectations: Vec::new(),
+        breaker: None,
         staging: Staging {
             dataset: "orders-lake".to_owned(),
             type_name: "order".to_owned(),

@@ -13,11 +13,15 @@
 //! | `return(linger:MS)` | stays here for so long, so that a test can break something else meanwhile |
 //! | `return(error)` | returns an error that a server which does not answer would cause; only at points of [`FALLIBLE`] |
 //!
+//! A point that tells an object's key acts for some alone where the action says so: `return(abort@poison)` ends the
+//! process at objects with `poison` in their keys.
+//!
 //! Before it acts a point says so in the log: `fail point reached`, with `point` and `action`.
 
 /// Every fail point. A name says what has just happened, or what is about to.
 pub const NAMES: &[&str] = &[
     "take_over.fence_installed", // the older owner is shut out, the position is not read yet
+    "object.decoding",           // an object or a record is in memory, its rows are not; tells the object's key
     "batch.objects_read",        // rows are in memory alone
     "batch.one_put",             // one file lies in `_pending/`, others of the micro-batch may not
     "batch.all_put",             // all files lie in `_pending/`, nothing names them
@@ -50,16 +54,19 @@ pub const FALLIBLE: &[&str] = &[
 ];
 
 /// `fail_point!(name)`, or `fail_point!(name, wrap)` where `wrap` makes the function's error of a [`CatalogError`].
-/// Nothing without the feature `faults`.
+/// `fail_point!(name; key)` tells the key of an object. Nothing without the feature `faults`.
 ///
 /// [`CatalogError`]: crate::catalog::CatalogError
 #[cfg(feature = "faults")]
 macro_rules! fail_point {
     ($name:literal) => {{
-        $crate::telemetry::fail_points::hit($name);
+        $crate::telemetry::fail_points::hit($name, "");
+    }};
+    ($name:literal; $key:expr) => {{
+        $crate::telemetry::fail_points::hit($name, $key);
     }};
     ($name:literal, $wrap:expr) => {{
-        if $crate::telemetry::fail_points::hit($name) {
+        if $crate::telemetry::fail_points::hit($name, "") {
             let unreachable = $crate::client::postgres::PostgresError::ConnectTimeout;
             return Err($wrap($crate::catalog::CatalogError::Connect(unreachable)));
         }
@@ -95,12 +102,16 @@ mod armed {
     }
 
     /// Does what the point is armed with. `true`: the caller returns an error.
-    pub fn hit(name: &'static str) -> bool {
-        fail::fail_point!(name, |action| act(name, &action.unwrap_or_default()));
+    pub fn hit(name: &'static str, key: &str) -> bool {
+        fail::fail_point!(name, |action| act(name, key, &action.unwrap_or_default()));
         false
     }
 
-    fn act(name: &'static str, action: &str) -> bool {
+    fn act(name: &'static str, key: &str, action: &str) -> bool {
+        let (action, wanted) = action.split_once('@').unwrap_or((action, ""));
+        if !key.contains(wanted) {
+            return false;
+        }
         tracing::warn!(component = "faults", point = name, action, "fail point reached");
         match action.split_once(':') {
             Some(("linger", ms)) => std::thread::sleep(Duration::from_millis(ms.parse().unwrap_or_default())),

@@ -62,6 +62,7 @@ metrics! {
     rebalances: Counter("sluice_rebalances_total", ["event"], "Rebalance events: assign, revoke, lost.");
     offsets: Counter("sluice_offsets_total", ["topic", "outcome"], "Offsets covered by commits: decoded, ignored, rejected, absent, skipped, carried.");
     objects: Counter("sluice_objects_total", ["connector", "outcome"], "Objects covered by commits: emitted, duplicate, stale, filtered, missing, quarantined, parked, carried.");
+    connector_parked: Gauge("sluice_connector_parked", ["connector"], "1 where a connector is stopped and its objects wait for `sluice connectors resume`.");
     object_read_bytes: Counter("sluice_object_read_bytes_total", ["connector"], "Bytes of objects and direct records read, as stored.");
     object_unpacked_bytes: Counter("sluice_object_unpacked_bytes_total", ["connector"], "The same, unpacked.");
     rows_in: Counter("sluice_rows_in_total", ["connector", "outcome"], "Rows read: passed, filtered, duplicate, rejected.");

@@ -90,7 +90,7 @@ impl Expectations {
                 match planned.on_fail {
                     OnFail::Warn => {}
                     OnFail::Drop => *fate = Fate::Filtered,
-                    OnFail::Reject => *fate = Fate::Rejected(index),
+                    OnFail::Reject | OnFail::Fail => *fate = Fate::Rejected(index),
                 }
             }
         }
@@ -108,6 +108,14 @@ impl Expectations {
             detail: format!("expectation `{}` failed: {}", planned.name, planned.sql),
             bytes: batch.row_bytes(index),
         }
+    }
+
+    /// The first that stops the connector.
+    pub(super) fn failed(&self, counts: &[u64]) -> Option<String> {
+        let mut counted = self.0.iter().zip(counts);
+        counted
+            .find(|(planned, count)| planned.on_fail == OnFail::Fail && **count > 0)
+            .map(|(planned, _)| planned.name.clone())
     }
 
     /// Counts with their names, without zeros.

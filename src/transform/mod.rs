@@ -10,7 +10,7 @@
 //!
 //! # Order
 //! The clean steps as the connector lists them, then its expectations as it lists them. The first
-//! expectation with `reject` or `drop` that a row fails decides, and the later ones do not see the row;
+//! expectation with `reject`, `drop` or `fail` that a row fails decides, and the later ones do not see the row;
 //! `warn` only counts.
 
 mod clean;
@@ -91,13 +91,15 @@ pub struct Transformed {
     pub filtered: u64,
     /// Rows that failed each expectation, for those that any row failed, in the connector's order.
     pub failures: Vec<(String, u64)>,
+    /// The first expectation with `on_fail: fail` that any row failed; such rows are among the rejects.
+    pub failed: Option<String>,
 }
 
 /// Cleans the rows and holds them against the expectations.
 pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, TransformError> {
     let failed = |source| TransformError::Filter { connector: plan.connector.name.clone(), source };
     let mut transformed =
-        Transformed { batches: Vec::new(), rejects: decoded.rejects, filtered: 0, failures: Vec::new() };
+        Transformed { batches: Vec::new(), rejects: decoded.rejects, filtered: 0, failures: Vec::new(), failed: None };
     let mut failure_counts = vec![0; plan.expectations.len()];
     for batch in decoded.batches {
         let rows = plan.cleaning.apply(&plan.connector, &batch.rows)?;
@@ -122,5 +124,6 @@ pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, Tran
     }
     transformed.rejects.sort_by_key(|reject| reject.row);
     transformed.failures = plan.expectations.named(&failure_counts);
+    transformed.failed = plan.expectations.failed(&failure_counts);
     Ok(transformed)
 }

@@ -56,6 +56,7 @@ fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Ar
                 on_fail: *on_fail,
             })
             .collect(),
+        breaker: None,
         staging: Staging {
             dataset: "orders".to_owned(),
             type_name: "order".to_owned(),

@@ -34,6 +34,10 @@ pub enum RejectReason {
     ObjectTooLarge,
     /// A bug: decoding, cleaning or checking an object or a direct record panicked.
     DecoderPanicked,
+    /// The process died as often as `limits.attempts_max` allows while it alone was processed.
+    KilledTheProcess,
+    /// A direct record of a connector that is stopped.
+    ConnectorParked,
 }
 
 impl RejectReason {
@@ -53,6 +57,8 @@ impl RejectReason {
         Self::CorruptCompression,
         Self::ObjectTooLarge,
         Self::DecoderPanicked,
+        Self::KilledTheProcess,
+        Self::ConnectorParked,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -72,6 +78,8 @@ impl RejectReason {
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
             Self::DecoderPanicked => "decoder_panicked",
+            Self::KilledTheProcess => "killed_the_process",
+            Self::ConnectorParked => "connector_parked",
         }
     }
 

@@ -13,7 +13,7 @@ mod topic_partition;
 pub use dead_letter::{DeadLetter, LetterId, LetterPlace, RejectReason};
 pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
 pub use ids::{Fence, MicroBatchId};
-pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite};
+pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite, ParkedObject};
 pub use offset_range::OffsetRange;
 pub use outcome::{ObjectOutcome, OffsetOutcome, RowOutcome};
 pub use rows::{Origin, OriginRows, RowReject};

@@ -67,6 +67,21 @@ impl Overwrite {
     }
 }
 
+/// An object that a parked connector did not read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParkedObject {
+    pub message_offset: i64,
+    /// Index of the record within its message, from 0.
+    pub record: i32,
+    pub connector: String,
+    pub bucket: String,
+    /// As it was announced, perhaps form-encoded.
+    pub key: String,
+    pub version: Option<String>,
+    /// A message that announces it alone.
+    pub announcement: serde_json::Value,
+}
+
 impl ObjectVersion {
     /// Tie-break in the order among rows of one key: first eight bytes, big-endian, of SHA-256 over
     /// bucket, key and version, each followed by a zero byte.

@@ -48,6 +48,7 @@ impl Owner {
             files: Vec::new(),
             claims: Vec::new(),
             dead_letters: Vec::new(),
+            parked: Vec::new(),
             last_message: None,
             oldest_message_at: None,
             outbox_topic: "staged".into(),

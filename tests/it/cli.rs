@@ -26,6 +26,10 @@ const COMMANDS: &[&[&str]] = &[
     &["dead-letters", "show"],
     &["dead-letters", "edit"],
     &["dead-letters", "redrive"],
+    &["connectors"],
+    &["connectors", "list"],
+    &["connectors", "park"],
+    &["connectors", "resume"],
     &["schema"],
 ];
 

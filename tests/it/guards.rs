@@ -17,7 +17,7 @@ use sluice::config::PostgresSettings;
 use sluice::source::assignment::{Committed, Decision, Identity, Observed, OffsetTag, decide};
 use sluice::types::{
     Fence, MicroBatchId, ObjectClaim, ObjectLocation, ObjectOutcome, ObjectVersion, OffsetOutcome, OffsetRange,
-    RowOutcome, TopicPartition,
+    Overwrite, RowOutcome, TopicPartition,
 };
 
 use crate::database::fresh_database;
@@ -97,6 +97,9 @@ impl Owner {
             oldest_message_at: None,
             outbox_topic: "staged".into(),
             replaces: Vec::new(),
+            version_orders: Vec::new(),
+            redrive: None,
+            parked: Vec::new(),
         }
     }
 
@@ -183,6 +186,7 @@ fn claiming(mut proposal: Proposal) -> Proposal {
         connector: "transactions".into(),
         quarantined: false,
         announced_at: epoch(),
+        overwrite: Overwrite::Append,
     }];
     proposal
 }
@@ -319,7 +323,7 @@ async fn a_replaced_file_stays_until_what_replaces_it_is_published() {
     let client = postgres::get(&owner.pool).await.expect("the catalog answers");
     let publish = async || {
         for file in lease_pending_files(&client, 10, 30.0).await.expect("the catalog answers") {
-            assert!(mark_published(&client, file.file_id).await.expect("the catalog answers"));
+            assert!(mark_published(&client, &file).await.expect("the catalog answers"));
         }
     };
     let old = owner.committed(with_a_file(owner.proposal(0, 5))).await;

@@ -79,6 +79,7 @@ fn limits() -> Limits {
         drain_deadline: Duration::from_secs(25),
         start_deadline: Duration::from_mins(1),
         sweep_interval: Duration::from_secs(3600),
+        attempts_max: 3,
     }
 }
 

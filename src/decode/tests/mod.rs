@@ -42,6 +42,7 @@ pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Connector {
         evolution: Evolution { new_field },
         clean: Vec::new(),
         expectations: Vec::new(),
+        breaker: None,
         staging: Staging {
             dataset: "things".to_owned(),
             type_name: "thing".to_owned(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use sluice::catalog::LiveBatch;
 use sluice::load::{BatchToLoad, LoadOutcome};
 use sluice::types::{MicroBatchId, OffsetRange};
 use tokio::sync::Semaphore;
@@ -56,7 +57,7 @@ async fn a_row_that_is_not_made_again_goes() {
 async fn a_micro_batch_that_died_before_its_load_writes_nothing() {
     let warehouse = Warehouse::new().await;
     let dead = warehouse.batch(1, SEEN_AT, &[("transactions", &[at(1, "1.00", 1)])]);
-    let outcome = warehouse.loader.load(&dead, async || Ok(false)).await.expect("answers");
+    let outcome = warehouse.loader.load(&dead, async || Ok(None)).await.expect("answers");
     assert_eq!(outcome, LoadOutcome::NotLive);
     assert!(amounts(&warehouse).await.is_empty());
 }
@@ -77,7 +78,7 @@ async fn rows_of_a_load_under_way_are_seen_by_the_load_that_follows() {
             let pausing = || async {
                 reached.add_permits(1);
                 let _ = go_on.acquire().await.expect("never closed");
-                Ok(true)
+                Ok(Some(LiveBatch::default()))
             };
             warehouse.loader.load(&lost, pausing).await.expect("loads")
         })

@@ -18,6 +18,7 @@ async fn read_and_claim(store: &Store, key: &str, etag: Option<&str>, version_id
         ReadOutcome::Stale => "stale".into(),
         ReadOutcome::Missing => "missing".into(),
         ReadOutcome::TooLarge { .. } => "too large".into(),
+        ReadOutcome::Head { .. } => "only the beginning".into(),
     }
 }
 
