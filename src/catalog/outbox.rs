@@ -12,8 +12,19 @@ pub struct OutboxEntry {
     pub payload: serde_json::Value,
 }
 
-/// Takes up to `count` unsent entries; they stay locked until the transaction ends.
+/// `pg_advisory_xact_lock` of whoever sends: the letters `sluice_o`.
+const OUTBOX_LOCK: i64 = 0x736c_7569_6365_5f6f;
+
+/// Takes up to `count` unsent entries for whoever sends until the transaction ends; none where somebody else does, for
+/// two would send them out of order.
 pub async fn unsent(client: &impl GenericClient, count: i64) -> Result<Vec<OutboxEntry>, CatalogError> {
+    let locked = client
+        .query_one("SELECT pg_try_advisory_xact_lock($1)", &[&OUTBOX_LOCK])
+        .await
+        .map_err(CatalogError::query("lock the outbox"))?;
+    if !locked.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
     let rows = client
         .query(include_str!("sql/select_unsent_outbox.sql"), &[&count])
         .await

@@ -138,16 +138,17 @@ pub fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     let Some(code) = error.code() else {
         return if tls_error(error).is_some() { ErrorKind::Invalid } else { ErrorKind::Halt };
     };
-    if TRANSIENT.contains(code) || code.code().starts_with("53") {
+    if TRANSIENT.contains(code) || code.code().starts_with("53") || code.code().starts_with("28") {
         ErrorKind::Transient
-    } else if INVALID.contains(code) || code.code().starts_with("28") {
+    } else if INVALID.contains(code) {
         ErrorKind::Invalid
     } else {
         ErrorKind::Halt
     }
 }
 
-/// Class 53 (insufficient resources: connections, memory, disk) besides.
+/// Class 53 (insufficient resources: connections, memory, disk) besides, and class 28 and missing rights: what runs
+/// waits, loudly, until somebody mends them, and loses nothing. `doctor` and start-up show them at once.
 const TRANSIENT: &[SqlState] = &[
     SqlState::T_R_SERIALIZATION_FAILURE,
     SqlState::T_R_DEADLOCK_DETECTED,
@@ -156,13 +157,12 @@ const TRANSIENT: &[SqlState] = &[
     SqlState::IO_ERROR,
     // the server became a standby: a failover is under way
     SqlState::READ_ONLY_SQL_TRANSACTION,
+    SqlState::INSUFFICIENT_PRIVILEGE,
 ];
 
-/// Class 28 (authorization) besides.
 const INVALID: &[SqlState] = &[
     SqlState::INVALID_CATALOG_NAME,
     SqlState::INVALID_SCHEMA_NAME,
-    SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_TABLE,
     SqlState::UNDEFINED_COLUMN,
 ];

@@ -181,7 +181,9 @@ impl S3Client {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await
-            .map_err(|error| get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id)))?;
+            .map_err(|error| {
+                get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
+            })?;
         let head = head_of(
             output.version_id(),
             output.e_tag(),

@@ -187,7 +187,9 @@ async fn write(
     if !proposal.files.is_empty() {
         catalog::insert_files(transaction, id, &proposal.files).await?;
         let message_key = format!("{}", key.topic_partition);
-        catalog::insert_outbox(transaction, id, &proposal.outbox_topic, &message_key, &manifest(key, proposal)).await?;
+        for manifest in manifests(key, proposal) {
+            catalog::insert_outbox(transaction, id, &proposal.outbox_topic, &message_key, &manifest).await?;
+        }
     }
     if !proposal.dead_letters.is_empty() {
         catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;
@@ -213,10 +215,26 @@ fn record(partition: SourcePartitionId, proposal: &Proposal, needs_load: bool) -
     }
 }
 
-/// What downstream consumers are told, once or more, in the order of commits of a topic partition.
-fn manifest(key: &PartitionKey, proposal: &Proposal) -> serde_json::Value {
-    let files: Vec<serde_json::Value> = proposal
-        .files
+/// Files named by one manifest: half a kilobyte each, where a broker takes one megabyte by default.
+/// Source: Apache Kafka documentation, `message.max.bytes`, read 2026-11.
+const MANIFEST_FILES_MAX: usize = 1_000;
+
+/// What downstream consumers are told, once or more, in the order of commits of a topic partition: one manifest, or
+/// several parts where there are many files.
+fn manifests(key: &PartitionKey, proposal: &Proposal) -> Vec<serde_json::Value> {
+    let parts = proposal.files.chunks(MANIFEST_FILES_MAX);
+    let count = parts.len();
+    parts.enumerate().map(|(index, files)| manifest(key, proposal, files, index + 1, count)).collect()
+}
+
+fn manifest(
+    key: &PartitionKey,
+    proposal: &Proposal,
+    files: &[FileRecord],
+    part: usize,
+    part_count: usize,
+) -> serde_json::Value {
+    let files: Vec<serde_json::Value> = files
         .iter()
         .map(|file| {
             serde_json::json!({
@@ -241,6 +259,8 @@ fn manifest(key: &PartitionKey, proposal: &Proposal) -> serde_json::Value {
         "first_offset": proposal.offsets.first(),
         "next_offset": proposal.offsets.next(),
         "replaces": proposal.replaces.iter().map(|id| id.0).collect::<Vec<_>>(),
+        "part": part,
+        "part_count": part_count,
         "files": files,
     })
 }

@@ -46,6 +46,19 @@ pub enum SourceKind {
     Records,
 }
 
+impl SourceKind {
+    /// Whether there are objects that both want.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Objects { bucket, prefix, .. },
+                Self::Objects { bucket: other_bucket, prefix: other_prefix, .. },
+            ) => bucket == other_bucket && (prefix.starts_with(other_prefix) || other_prefix.starts_with(prefix)),
+            _ => false,
+        }
+    }
+}
+
 /// How a store spells object keys in its notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyEncoding {

@@ -223,3 +223,18 @@ a.yaml:13:40: the natural key of `dim_users` is `user_id` alone
 a.yaml:13:74: a dimension does not point at dimensions
 "#);
 }
+
+#[test]
+fn connectors_of_two_topics_do_not_share_objects() {
+    let other = |prefix: &str| {
+        SOUND
+            .replace("name: orders", "name: others")
+            .replace("topic: raw-notifications", "topic: more-notifications")
+            .replace("prefix: orders/", &format!("prefix: {prefix}"))
+    };
+    assert_eq!(problems(&[("a.yaml", SOUND), ("b.yaml", &other("other/"))]), "");
+    for prefix in ["orders/", "orders/eu/", "\"\""] {
+        let told = problems(&[("a.yaml", SOUND), ("b.yaml", &other(prefix))]);
+        assert!(told.contains("connectors of two topics want the same objects"), "{prefix}: {told}");
+    }
+}

@@ -92,11 +92,18 @@ fn check_sources(
     elsewhere: &std::path::Display<'_>,
     report: &mut Report<'_>,
 ) {
-    if connector.source.topic != other.source.topic {
-        return;
-    }
     let topic = &connector.source.topic;
     let at = |key| [Key("source"), Key(key)];
+    if *topic != other.source.topic {
+        if connector.source.kind.overlaps(&other.source.kind) {
+            let help = format!(
+                "{elsewhere} takes some of them from `{}`; an object is claimed once by a group: read both from one topic, where the longer prefix wins",
+                other.source.topic
+            );
+            report.add(&at("prefix"), "connectors of two topics want the same objects".to_owned(), help);
+        }
+        return;
+    }
     match (&connector.source.kind, &other.source.kind) {
         (
             SourceKind::Objects { bucket, prefix, .. },

@@ -316,6 +316,16 @@ impl Builder<'_> {
 
     /// A column of the table that must not be null is given by a required column, a link or a default.
     fn check_required(&self, plan: &TablePlan, table: &WarehouseTable) -> Result<(), String> {
+        let emptied =
+            plan.columns.iter().filter(|column| column.loaded && !plan.identity().contains(&column.name.as_str()));
+        let stuck =
+            emptied.filter(|column| table.columns.get(&column.name).is_some_and(|found| !found.nullable)).next();
+        if let (TableKind::Dimension, Some(column)) = (&plan.kind, stuck) {
+            return Err(format!(
+                "{SCHEMA}.{}.{} is NOT NULL, so that a member whose row a replay takes away could not stay as an inferred one",
+                plan.table, column.name
+            ));
+        }
         for (name, column) in table.columns.iter().filter(|(_, column)| !column.nullable && !column.has_default) {
             let given = LINEAGE_COLUMNS.iter().any(|(lineage, _)| lineage == name)
                 || plan.links().iter().any(|link| link.member_key == *name)

@@ -190,6 +190,14 @@ connector `events` does not fit the warehouse: warehouse.dim_users.email is NOT 
 }
 
 #[test]
+fn a_dimension_whose_attribute_must_not_be_null_is_refused() {
+    let columns = ["product_key int8!", "product_id text!", "inferred bool!", "price numeric(12,2)!"];
+    let tables = BTreeMap::from([("dim_products".to_owned(), table(&columns, &["product_id"], None))]);
+    let refused = plan("products", &tables).expect_err("it could not be emptied");
+    insta::assert_snapshot!(refused, @"connector `products` does not fit the warehouse: warehouse.dim_products.price is NOT NULL, so that a member whose row a replay takes away could not stay as an inferred one");
+}
+
+#[test]
 fn a_narrower_number_is_refused() {
     let columns = ["product_key int8!", "product_id text!", "inferred bool!", "price numeric(10,2)"];
     let tables = BTreeMap::from([("dim_products".to_owned(), table(&columns, &["product_id"], None))]);

@@ -76,8 +76,9 @@ impl Shared {
 }
 
 impl MemoryShare {
-    /// Corrects the estimate; never waits.
-    pub fn correct(&mut self, bytes: u64) {
+    /// Corrects a part of the estimate from `estimated` to `known` bytes; never waits.
+    pub fn correct(&mut self, estimated: u64, known: u64) {
+        let bytes = self.bytes.saturating_sub(estimated).saturating_add(known);
         if bytes > self.bytes {
             self.shared.add(bytes - self.bytes);
         } else {
@@ -115,8 +116,19 @@ mod tests {
     async fn a_single_giant_is_let_in_alone() {
         let budget = MemoryBudget::new(100);
         let mut giant = budget.reserve(1_000).await;
-        giant.correct(10);
+        giant.correct(990, 0);
         assert_eq!(budget.reserve(90).await.bytes, 90);
+    }
+
+    #[tokio::test]
+    async fn each_part_of_an_estimate_is_corrected_by_itself() {
+        let budget = MemoryBudget::new(100);
+        let mut share = budget.reserve(10 + 20 + 30).await;
+        share.correct(20, 25);
+        share.correct(30, 5);
+        assert_eq!(share.bytes, 40);
+        share.correct(1_000, 1);
+        assert_eq!(share.bytes, 1);
     }
 
     fn tokio_test_task(budget: MemoryBudget, bytes: u64) -> tokio::task::JoinHandle<MemoryShare> {

@@ -25,7 +25,7 @@ use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::config::{Breaker, Connector, Connectors};
 use crate::error::chain;
-use crate::source::notification::{self, Announcement, ObjectEvent};
+use crate::source::notification::{self, Announcement};
 use crate::telemetry::metrics;
 use crate::types::{ObjectOutcome, OffsetOutcome, ParkedObject, RejectReason};
 
@@ -215,12 +215,6 @@ fn may_be_parked(object: &ProcessedObject) -> bool {
     let kills = object.dead_letter.as_ref().is_some_and(|letter| letter.reason == RejectReason::KilledTheProcess);
     let is_read = matches!(object.outcome, ObjectOutcome::Emitted | ObjectOutcome::Quarantined | ObjectOutcome::Parked);
     is_read && !kills && !object.carried
-}
-
-/// Whether what announces the object can be kept. PostgreSQL keeps no NUL, and no object can be read by such a name.
-pub(super) fn can_be_kept(event: &ObjectEvent) -> bool {
-    let texts = [Some(&event.key_as_sent), Some(&event.bucket), event.etag.as_ref(), event.version_id.as_ref()];
-    texts.into_iter().flatten().all(|text| !text.contains('\0'))
 }
 
 /// The parked objects of a message, with what announces them again.

@@ -65,6 +65,8 @@ enum Ended {
     Stopped,
     Revoked,
     Fenced,
+    /// Reading was stopped below: revoked, perhaps, or what comes next was deleted.
+    Interrupted,
     Halted(HaltReason),
 }
 
@@ -86,6 +88,9 @@ impl PartitionWorker {
                 Ok(Ended::Halted(reason)) => return self.halted(&reason),
                 Ok(Ended::Fenced) => {
                     tracing::info!(component = "source", topic_partition = %self.topic_partition(), "fenced while assigned, taking over again");
+                }
+                Ok(Ended::Interrupted) => {
+                    tracing::info!(component = "source", topic_partition = %self.topic_partition(), "reading was interrupted, taking over again");
                 }
                 Err(error) => {
                     metrics().errors.with_label_values(&["source", error.kind().as_str()]).inc();
@@ -264,7 +269,8 @@ impl PartitionWorker {
                     in_flight.tasks.extend(admitted.take().map(spawn));
                 }
                 message = queue.recv(), if may_read => match message {
-                    None => return Ended::Revoked,
+                    None if *revoked.borrow() => return Ended::Revoked,
+                    None => return Ended::Interrupted,
                     // one that is covered already can only come from before this start
                     Some(message) if message.offset < expected => {}
                     Some(message) => {

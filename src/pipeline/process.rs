@@ -20,7 +20,7 @@ use crate::catalog::CatalogError;
 use crate::client::kafka::Message;
 use crate::client::retry::RetryPolicy;
 use crate::config::Connector;
-use crate::source::notification::{self, Announcement};
+use crate::source::notification::{self, Announcement, ObjectEvent};
 use crate::source::object_reader::{ReadError, Reservation};
 use crate::types::{
     DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
@@ -110,20 +110,40 @@ pub fn announced_at(message: &Message) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default()
 }
 
+/// Arrow rows, their unpacked bytes and the staged file together, for each byte of a stored object.
+const MEMORY_FACTOR: u64 = 6;
+/// For objects whose announcement tells no size.
+const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
+/// S3 stores nothing larger: 50 TB. Source: Amazon S3 User Guide, "Uploading objects", read 2026-11.
+const OBJECT_BYTES_MAX: u64 = 50 << 40;
+
+/// Sums of estimates must not overflow, whatever messages claim.
+const MESSAGE_MEMORY_MAX: u64 = 1 << 50;
+
+/// Memory for an object of so many stored bytes.
+pub(super) fn object_memory(stored_bytes: u64) -> u64 {
+    stored_bytes.min(OBJECT_BYTES_MAX) * MEMORY_FACTOR
+}
+
+/// Memory for an object as its announcement tells.
+pub(super) fn announced_memory(event: &ObjectEvent) -> u64 {
+    object_memory(event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN))
+}
+
+/// Memory for rows that were decoded from so many unpacked bytes: the bytes, which rejected rows hold, Arrow rows and the
+/// staged file.
+pub(super) fn decoded_memory(unpacked_bytes: u64) -> u64 {
+    unpacked_bytes.saturating_mul(3)
+}
+
 /// What the memory budget is asked for before the message is processed: bytes.
 pub fn memory_estimate(message: &Message) -> u64 {
-    /// Arrow rows, their unpacked bytes and the staged file together, for each byte of a stored object.
-    const FACTOR: u64 = 6;
-    /// For objects whose announcement tells no size.
-    const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
     let announced = message.payload.as_deref().and_then(|payload| notification::decode(payload).ok());
     let objects: u64 = match announced {
-        Some(Announcement::Objects(events)) => {
-            events.iter().map(|event| event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN)).sum()
-        }
+        Some(Announcement::Objects(events)) => events.iter().map(announced_memory).fold(0, u64::saturating_add),
         _ => 0,
     };
-    message.size_bytes() + objects.saturating_mul(FACTOR)
+    message.size_bytes().saturating_add(objects).min(MESSAGE_MEMORY_MAX)
 }
 
 /// Why a message could not be processed now: its owner stopped, or something only a human can mend.

@@ -10,8 +10,9 @@ use super::context::TransformContext;
 use super::decode_rows::{DecodeJob, Input, count_read, decode_rows};
 use super::decode_task::Fault;
 use super::overrides::Overrides;
-use super::parking;
-use super::process::{Manner, ProcessError, ProcessedObject, announced_at};
+use super::process::{
+    Manner, ProcessError, ProcessedObject, announced_at, announced_memory, dead_letter, decoded_memory, object_memory,
+};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
@@ -49,24 +50,28 @@ impl Reading<'_> {
         let SourceKind::Objects { key_encoding, .. } = connector.source.kind else {
             return Ok(without_rows(None, ObjectOutcome::Filtered));
         };
-        let is_parked = self.manner != Manner::SetAside && self.context.parked.contains(&connector.name);
-        if is_parked && parking::can_be_kept(&event) {
+        if self.manner != Manner::SetAside && self.context.parked.contains(&connector.name) {
             return Ok(without_rows(Some(connector), ObjectOutcome::Parked));
         }
         let replaced_id = self.replaced.map(|replaced| replaced.id);
-        let memory = tokio::sync::Mutex::new(memory);
+        // what is held for this object: estimated, then told by the store, then known
+        let memory = tokio::sync::Mutex::new((memory, announced_memory(&event)));
         let outcome = retry(self.retries, "s3", ReadError::kind, || async {
             match self.context.objects.open(&event, key_encoding, replaced_id).await? {
                 Opened::Ready(object) => {
-                    memory.lock().await.correct(object.wanted_bytes().saturating_mul(6));
+                    let (memory, held) = &mut *memory.lock().await;
+                    let known = object_memory(object.wanted_bytes());
+                    memory.correct(std::mem::replace(held, known), known);
                     if self.manner == Manner::SetAside { object.read_head().await } else { object.read().await }
                 }
                 Opened::Duplicate => Ok(ReadOutcome::Duplicate),
                 Opened::Stale => Ok(ReadOutcome::Stale),
                 Opened::Missing => Ok(ReadOutcome::Missing),
+                Opened::Refused(answer) => Ok(ReadOutcome::Refused(answer)),
             }
         })
         .await?;
+        let (memory, held) = memory.into_inner();
         let wanted = Wanted {
             context: self.context,
             connector: &connector,
@@ -79,6 +84,7 @@ impl Reading<'_> {
             ReadOutcome::Duplicate => without_rows(Some(Arc::clone(&connector)), ObjectOutcome::Duplicate),
             ReadOutcome::Stale => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Stale).await?,
             ReadOutcome::Missing => self.gone(event.record, Arc::clone(&connector), ObjectOutcome::Missing).await?,
+            ReadOutcome::Refused(answer) => self.refused(event.record, Arc::clone(&connector), answer).await?,
             ReadOutcome::Head { version, head, reservation } => {
                 let fault = Fault { reason: RejectReason::KilledTheProcess, detail: KILLED.to_owned() };
                 wanted.quarantined(version, head, reservation, fault)
@@ -91,7 +97,27 @@ impl Reading<'_> {
             }
             ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await?,
         };
+        let unpacked = object.rows.as_ref().map(|rows| rows.unpacked_bytes);
+        if let Some(unpacked) = unpacked.map(decoded_memory).filter(|known| *known > held) {
+            memory.correct(held, unpacked);
+        }
         wanted.overrides.correct_object(self.context, self.message.offset, object, self.manner).await
+    }
+
+    /// An object that the store has and does not hand out: archived, perhaps. Where its rows do not stand already, it
+    /// is a dead letter with its announcement.
+    async fn refused(
+        &self,
+        record: i32,
+        connector: Arc<Connector>,
+        answer: String,
+    ) -> Result<ProcessedObject, ProcessError> {
+        let object = self.gone(record, Arc::clone(&connector), ObjectOutcome::Quarantined).await?;
+        if object.claim.is_some() {
+            return Ok(object);
+        }
+        let letter = dead_letter(self.message, Some(&connector), RejectReason::ObjectRefused, answer);
+        Ok(ProcessedObject { dead_letter: Some(DeadLetter { record: Some(record), ..letter }), ..object })
     }
 
     /// An object that is not there, or not as announced. In a replay its rows stand, unless a newer version has

@@ -15,8 +15,7 @@ const ENTRIES_PER_ROUND: i64 = 256;
 
 /// Sends one round of unsent manifests in the order of their commits; returns how many.
 ///
-/// The entries stay locked while the broker is asked, so that two workers do not send one twice without need;
-/// a crash after the acknowledgement and before the mark sends them again.
+/// One worker sends at a time, in order; a crash after the acknowledgement and before the mark sends them again.
 pub async fn send_outbox(catalog: &Pool, producer: &FutureProducer) -> Result<usize, PublishError> {
     let mut client = postgres::get(catalog).await.map_err(CatalogError::Connect)?;
     let transaction = client.transaction().await.map_err(CatalogError::query("begin sending manifests"))?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as RdKafkaError;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
@@ -69,6 +69,14 @@ struct QueueState {
     bytes: AtomicU64,
     messages: AtomicU64,
     paused: AtomicBool,
+}
+
+impl QueueState {
+    /// Half consumed.
+    fn is_low(&self) -> bool {
+        self.bytes.load(Ordering::Acquire) <= QUEUE_BYTES_HIGH / 2
+            && self.messages.load(Ordering::Acquire) <= QUEUE_MESSAGES_HIGH / 2
+    }
 }
 
 /// The owner's end of a topic partition's queue.
@@ -208,6 +216,9 @@ impl GroupConsumer {
                     return;
                 }
                 Some(Err(error)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+                        self.end_queues();
+                    }
                     metrics().errors.with_label_values(&["source", "transient"]).inc();
                     tracing::warn!(component = "source", error = %error, "poll reports an error");
                 }
@@ -220,6 +231,21 @@ impl GroupConsumer {
                 break;
             }
             let _ = self.consumer.poll(POLL_WAIT);
+        }
+    }
+
+    /// Messages that somebody waits for were deleted, and librdkafka has stopped reading without saying where: every
+    /// owner takes its topic partition over again and finds out.
+    fn end_queues(&self) {
+        let mut list = TopicPartitionList::new();
+        for (topic_partition, slot) in self.shared.slots().iter_mut() {
+            if slot.queue.take().is_some() {
+                list.add_partition(&topic_partition.topic, topic_partition.number);
+            }
+        }
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::error!(component = "source", error = %error, "could not stop reading");
+            let _ = self.shared.events.send(GroupEvent::Fatal(error.to_string()));
         }
     }
 
@@ -238,6 +264,10 @@ impl GroupConsumer {
         let _ = sender.send(message);
         if bytes > QUEUE_BYTES_HIGH || messages > QUEUE_MESSAGES_HIGH {
             self.set_paused(&topic_partition, &state, true);
+            // its owner may have emptied it meanwhile, and would not look again
+            if state.is_low() {
+                self.set_paused(&topic_partition, &state, false);
+            }
         }
     }
 
@@ -337,12 +367,12 @@ impl GroupConsumer {
 }
 
 impl MessageQueue {
-    /// The next message; `None` after the topic partition was revoked. Safe to drop and call again.
+    /// The next message; `None` after the topic partition was revoked, or where what comes next was deleted. Safe to drop and call again.
     pub async fn recv(&mut self) -> Option<Message> {
         let message = self.receiver.recv().await?;
-        let bytes = self.state.bytes.fetch_sub(message.size_bytes(), Ordering::AcqRel) - message.size_bytes();
-        let messages = self.state.messages.fetch_sub(1, Ordering::AcqRel) - 1;
-        if bytes <= QUEUE_BYTES_HIGH / 2 && messages <= QUEUE_MESSAGES_HIGH / 2 {
+        self.state.bytes.fetch_sub(message.size_bytes(), Ordering::AcqRel);
+        self.state.messages.fetch_sub(1, Ordering::AcqRel);
+        if self.state.is_low() {
             self.consumer.set_paused(&self.topic_partition, &self.state, false);
         }
         Some(message)

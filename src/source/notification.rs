@@ -65,6 +65,11 @@ pub enum EventKind {
 }
 
 impl ObjectEvent {
+    fn has_nul(&self) -> bool {
+        let texts = [Some(&self.bucket), Some(&self.key_as_sent), self.version_id.as_ref(), self.etag.as_ref()];
+        texts.into_iter().flatten().any(|text| text.contains('\0'))
+    }
+
     /// Spellings of the key to try, in this order, each once; at least one.
     pub fn key_candidates(&self, encoding: KeyEncoding) -> Vec<String> {
         spelling::candidates(&self.key_as_sent, self.key_spelling, encoding)
@@ -108,6 +113,11 @@ pub fn decode(payload: &[u8]) -> Result<Announcement, NotificationError> {
     let payload = payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload);
     let mut found = Found::default();
     found.bytes("message", payload, 0)?;
+    if let Some(event) = found.events.iter().find(|event| event.has_nul()) {
+        // no store takes such a name, and PostgreSQL cannot keep it
+        let path = format!("record {}", event.record);
+        return Err(NotificationError::Field { path, field: "the object's name", expected: "without NUL" });
+    }
     if found.events.is_empty() {
         return Ok(Announcement::Ignored(found.ignored.unwrap_or("empty")));
     }

@@ -35,7 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::notification::ObjectEvent;
 use crate::client::s3::{OpenObject, Pin, S3Client, S3Error, Versioning};
 use crate::config::{KeyEncoding, Limits};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, chain};
 use crate::types::{MicroBatchId, ObjectLocation, ObjectVersion};
 
 mod reservation;
@@ -121,6 +121,8 @@ pub enum ReadOutcome {
     /// It was overwritten before it could be read.
     Stale,
     Missing,
+    /// It is there, perhaps, and the store does not hand it out, today as tomorrow: what it said.
+    Refused(String),
 }
 
 /// The same before the body is read.
@@ -130,6 +132,7 @@ pub enum Opened {
     Duplicate,
     Stale,
     Missing,
+    Refused(String),
 }
 
 /// A version whose headers have come and whose body waits. Holds one of `limits.objects_in_flight_max`
@@ -204,6 +207,7 @@ impl<C: Claims> ObjectReader<C> {
             Opened::Duplicate => Ok(ReadOutcome::Duplicate),
             Opened::Stale => Ok(ReadOutcome::Stale),
             Opened::Missing => Ok(ReadOutcome::Missing),
+            Opened::Refused(answer) => Ok(ReadOutcome::Refused(answer)),
         }
     }
 
@@ -366,6 +370,7 @@ impl<C: Claims> Resolution<'_, C> {
             Ok(body) => body,
             Err(error) if error.is_missing() => return Ok(Opened::Missing),
             Err(error) if error.is_precondition_failed() => return Ok(Opened::Stale),
+            Err(error) if error.is_object_refused() => return Ok(Opened::Refused(chain(&error))),
             Err(error) => return Err(error.into()),
         };
         let head = body.head();

@@ -1,5 +1,7 @@
-//! Within a micro-batch only the newest row of each key stays. Across micro-batches the warehouse decides,
-//! by the same order, so that cutting a stream elsewhere changes nothing in the end.
+//! Only the newest row of each key stays: within a micro-batch, or within an object where another version of it may
+//! take its place or has it already (`source.overwrite` is `replace` or `reject`). There a row must not win over one of
+//! another object: it may be hidden with its object afterwards, and the other would be gone. Beyond that the warehouse
+//! decides, by the same order, so that cutting a stream elsewhere changes nothing in the end.
 //!
 //! # Order
 //! `newer_by` of the warehouse (null, or none: the origin's time), the origin's time, its order hash, the
@@ -18,8 +20,8 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{Row, RowConverter, Rows, SortField};
 
 use super::TransformError;
-use crate::config::{CleanStep, Connector, ROW_COLUMN, arrow_type};
-use crate::types::{Origin, OriginRows};
+use crate::config::{CleanStep, Connector, ROW_COLUMN, SourceKind, arrow_type};
+use crate::types::{Origin, OriginRows, Overwrite};
 
 /// Which rows stay. `rows`: all of one connector in one micro-batch. Gives back those that stay, in their
 /// order (origins keep their place, batches without rows do not), and the number of those that went.
@@ -37,6 +39,16 @@ pub fn dedupe(connector: &Connector, rows: Vec<OriginRows>) -> Result<(Vec<Origi
 
 /// The greatest is the newest.
 type Age = (i64, i64, i64, i64, i64, i32);
+
+/// Offset and record of an object.
+type Place = (i64, i32);
+
+fn rows_of_an_object_may_be_hidden(connector: &Connector) -> bool {
+    match connector.source.kind {
+        SourceKind::Objects { overwrite, .. } => overwrite != Overwrite::Append,
+        SourceKind::Records => false,
+    }
+}
 
 /// Of one record batch.
 struct Keys<'a> {
@@ -70,12 +82,14 @@ fn dedupe_by(connector: &Connector, key: &[String], origins: &mut [OriginRows]) 
     }
     let keys = keys(connector, key, origins)?;
     let mut stays: Vec<Vec<bool>> = keys.iter().map(|batch| vec![true; batch.is_key.len()]).collect();
-    let mut newest: HashMap<Row<'_>, (Age, usize, usize)> = HashMap::new();
+    let mut newest: HashMap<(Option<Place>, Row<'_>), (Age, usize, usize)> = HashMap::new();
+    let within_objects = rows_of_an_object_may_be_hidden(connector);
     let mut dropped = 0;
     for (index, batch) in keys.iter().enumerate() {
         for row in (0..batch.is_key.len()).filter(|row| batch.is_key[*row]) {
             let candidate = (batch.age(row), index, row);
-            match newest.entry(batch.rows.row(row)) {
+            let scope = within_objects.then_some((batch.origin.message_offset, batch.origin.record));
+            match newest.entry((scope, batch.rows.row(row))) {
                 Entry::Vacant(entry) => _ = entry.insert(candidate),
                 Entry::Occupied(mut entry) => {
                     let (_, loser, loser_row) =

@@ -1,4 +1,4 @@
-//! Rows → better rows: cleaning, expectations, and deduplication within a micro-batch.
+//! Rows → better rows: cleaning, expectations, deduplication.
 //!
 //! # Contract
 //! Synchronous CPU work; call it on a blocking thread. Deterministic: the same rows give the same result,
@@ -6,7 +6,7 @@
 //!
 //! [`apply`] looks at each row alone. Every row of `decoded` comes out once: in a batch (passed), in `rejects`,
 //! or in the count `filtered`; so `row_count = passed + filtered + rejected`.
-//! [`dedupe`] compares the rows of one connector within one micro-batch.
+//! [`dedupe`] compares the rows of one connector with each other.
 //!
 //! # Order
 //! The clean steps as the connector lists them, then its expectations as it lists them. The first

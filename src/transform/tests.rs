@@ -34,7 +34,7 @@ fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Ar
                 bucket: "raw".to_owned(),
                 prefix: "orders/".to_owned(),
                 key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
+                overwrite: crate::types::Overwrite::Append,
             },
             format: Format::Json,
         },
@@ -361,6 +361,18 @@ fn keys_are_compared_by_value_and_null_equals_nothing() {
     let (staying, dropped) = staying(&connector, rows);
     assert_eq!(staying.iter().map(|(_, row)| *row).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(dropped, 1);
+}
+
+/// The other object may be hidden afterwards, and the row with it.
+#[test]
+fn where_versions_replace_each_other_rows_of_other_objects_are_left_alone() {
+    let mut connector = Arc::unwrap_or_clone(by_id());
+    let SourceKind::Objects { overwrite, .. } = &mut connector.source.kind else { unreachable!("by_id reads objects") };
+    *overwrite = crate::types::Overwrite::Replace;
+    let connector = Arc::new(connector);
+    let lines = [r#"{"id":"a"}"#, r#"{"id":"b"}"#, r#"{"id":"a"}"#];
+    let rows = |offset| OriginRows { origin: origin(offset, offset, 1), batches: vec![batch(&connector, 0, &lines)] };
+    assert_eq!(staying(&connector, vec![rows(1), rows(2)]), (vec![(1, 1), (1, 2), (2, 1), (2, 2)], 2));
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum RejectReason {
     CorruptCompression,
     /// An object is larger, or unpacks to more, than the limits allow.
     ObjectTooLarge,
+    /// The store does not hand the object out: it is archived, or has an impossible name.
+    ObjectRefused,
     /// A bug: decoding, cleaning or checking an object or a direct record panicked.
     DecoderPanicked,
     /// The process died as often as `limits.attempts_max` allows while it alone was processed.
@@ -56,6 +58,7 @@ impl RejectReason {
         Self::ExpectationFailed,
         Self::CorruptCompression,
         Self::ObjectTooLarge,
+        Self::ObjectRefused,
         Self::DecoderPanicked,
         Self::KilledTheProcess,
         Self::ConnectorParked,
@@ -77,6 +80,7 @@ impl RejectReason {
             Self::ExpectationFailed => "expectation_failed",
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
+            Self::ObjectRefused => "object_refused",
             Self::DecoderPanicked => "decoder_panicked",
             Self::KilledTheProcess => "killed_the_process",
             Self::ConnectorParked => "connector_parked",

@@ -83,15 +83,8 @@ async fn forwarded(world: &mut World) -> Vec<Forwarder> {
     forwarders
 }
 
-/// Where the process of this world serves its endpoints, from its log.
-fn telemetry(world: &World) -> Option<String> {
-    let logs = world.logs();
-    let (_, rest) = logs.split_once("\"address\":\"")?;
-    Some(rest.split_once('"')?.0.to_owned())
-}
-
 /// Status and body; `None` while nobody listens.
-async fn get(address: &str, path: &str) -> Option<(u16, String)> {
+pub(crate) async fn get(address: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.ok()?;
     let mut answer = String::new();
@@ -105,8 +98,8 @@ async fn readyz_names_the_servers_that_are_down_and_comes_back_with_them() {
     let mut world = World::new(1).await;
     let mut forwarders = forwarded(&mut world).await;
     let running = world.run();
-    wait_for("the process to listen", || async { telemetry(&world).is_some() }).await;
-    let address = telemetry(&world).expect("just seen");
+    wait_for("the process to listen", || async { running.telemetry().is_some() }).await;
+    let address = running.telemetry().expect("just seen");
     let answers = |code: u16, body: &'static str| {
         let address = address.clone();
         wait_for(body, move || {

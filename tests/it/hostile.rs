@@ -121,15 +121,23 @@ async fn messages_and_objects_that_cannot_be_read_have_their_outcome() {
     for key in ["users/a b.json", "users/a+b.json", "users/a%2Bb.json", "users/größe ß.json"] {
         sent.object(key, good(key).as_bytes()).await;
     }
+    // PostgreSQL keeps no NUL, plain or decoded
+    let nul = r#"{"Records":[{"eventVersion":"2.1","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"users/\u0000"}}}]}"#;
+    sent.message(nul.as_bytes()).await;
+    sent.announce(&sent.world.raw_bucket, "users/nul%00.json", "0").await;
+    // the store refuses names that leave the bucket, today as tomorrow
+    sent.announce(&sent.world.raw_bucket, "users/../../outside.json", "0").await;
     let _running = sent.world.run();
     sent.world.settle();
     let (offsets, objects) = (sent.world.outcomes("offsets").await, sent.world.outcomes("objects").await);
-    assert_eq!((offsets["rejected"], offsets["ignored"], offsets["decoded"]), (1, 1, 11), "{offsets:?}");
+    assert_eq!((offsets["rejected"], offsets["ignored"], offsets["decoded"]), (2, 1, 13), "{offsets:?}");
     assert_eq!(objects["filtered"], 2, "{objects:?}");
-    assert_eq!((objects["missing"], objects["quarantined"], objects["emitted"]), (1, 1, 7), "{objects:?}");
+    assert_eq!((objects["missing"], objects["quarantined"], objects["emitted"]), (2, 2, 7), "{objects:?}");
     let letters = sent.dead_letters().await;
     assert_eq!(letters[0], ("malformed_notification".into(), b"this is no notification".to_vec()));
     assert_eq!(letters[1], ("corrupt_compression".into(), whole[..whole.len() - 6].to_vec()));
+    let reasons: Vec<&str> = letters[2..].iter().map(|(reason, _)| reason.as_str()).collect();
+    assert_eq!(reasons, ["malformed_notification", "object_refused"]);
     assert_eq!(sent.users().await.len(), 5);
     sent.world.assert_books_balance().await;
 }

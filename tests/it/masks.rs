@@ -116,6 +116,21 @@ async fn append_keeps_every_version_and_reject_the_oldest() {
     }
 }
 
+/// A row must not win over the same row of an object whose other version hides it.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_within_one_micro_batch_do_not_take_rows_from_each_other() {
+    for (policy, expected) in
+        [("append", vec![1, 2, 3, 4, 7]), ("replace", vec![2, 3, 4, 7]), ("reject", vec![1, 2, 7])]
+    {
+        let (world, [older, newer, neighbour]) = written_twice().await;
+        world.edit_connectors(|text| text.replace("format: json\n", &format!("format: json\n  overwrite: {policy}\n")));
+        world.without_connector("direct-events");
+        announce(&world, 0, &[&newer, &neighbour, &older]).await;
+        run_until_settled(&world).await;
+        assert_eq!(published_events(&world).await, expected, "{policy}\n{}", world.logs());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_come_back_when_the_version_that_masked_them_is_no_longer_emitted() {
     let (mut world, [older, newer, neighbour]) = written_twice().await;

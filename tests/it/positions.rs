@@ -24,6 +24,18 @@ async fn send(world: &World, numbers: std::ops::Range<u32>) {
     }
 }
 
+async fn send_at_once(world: &World, numbers: std::ops::Range<u32>) {
+    let producer: FutureProducer = world.kafka_config().create().expect("a valid configuration");
+    let sends = numbers.map(|number| {
+        let (producer, payload) = (producer.clone(), event(number));
+        async move {
+            let record: FutureRecord<'_, str, str> = FutureRecord::to(&world.records).partition(0).payload(&payload);
+            producer.send(record, Duration::from_secs(30)).await.expect("the broker answers")
+        }
+    });
+    futures::future::join_all(sends).await;
+}
+
 /// Moves the group as an operator does: without a tag, while nobody is in it.
 fn reset(world: &World, offset: i64) {
     world.stack.kafka(&[
@@ -59,6 +71,13 @@ async fn live_skipped(world: &World) -> i64 {
 /// The reason why topic partition 0 stands still.
 async fn halted(world: &World) -> String {
     let running = world.run();
+    let found = halted_reason(world).await;
+    assert_eq!(running.terminate(), Some(0));
+    found
+}
+
+/// The same of processes that run.
+async fn halted_reason(world: &World) -> String {
     let reason = || async {
         let catalog = world.catalog().await;
         let row = catalog
@@ -71,9 +90,16 @@ async fn halted(world: &World) -> String {
         row.and_then(|row| row.get::<_, Option<String>>(0))
     };
     wait_for("the topic partition to halt", || async { reason().await.is_some() }).await;
-    let found = reason().await.expect("just seen");
-    assert_eq!(running.terminate(), Some(0));
-    found
+    reason().await.expect("just seen")
+}
+
+fn delete_before(world: &World, offset: i64) {
+    let file = world.folder.join("delete.json");
+    let topic = &world.records;
+    let what =
+        format!("{{\"partitions\":[{{\"topic\":\"{topic}\",\"partition\":0,\"offset\":{offset}}}],\"version\":1}}");
+    std::fs::write(&file, what).expect("the folder is ours");
+    world.stack.kafka(&["delete-records", "--offset-json-file", &file.display().to_string()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,17 +155,48 @@ async fn messages_deleted_before_they_were_read_halt_until_an_operator_skips_the
     send(&world, 0..5).await;
     run_until_settled(&world).await;
     send(&world, 5..10).await;
-    let file = world.folder.join("delete.json");
-    let what =
-        format!("{{\"partitions\":[{{\"topic\":\"{}\",\"partition\":0,\"offset\":8}}],\"version\":1}}", world.records);
-    std::fs::write(&file, what).expect("the folder is ours");
-    world.stack.kafka(&["delete-records", "--offset-json-file", &file.display().to_string()]);
+    delete_before(&world, 8);
     let reason = halted(&world).await;
     assert!(reason.starts_with("log_expired: ") && reason.contains("reset the group's offset to 8"), "{reason}");
     reset(&world, 8);
     run_until_settled(&world).await;
     assert_eq!(world.outcomes("offsets").await["skipped"], 3);
     assert_eq!(events(&world).await, 7);
+}
+
+/// More wait than a queue takes, so that the rest must be fetched later, and by then it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_deleted_while_a_process_waits_to_read_them_halt_it_too() {
+    const COUNT: u32 = 10_000;
+    let mut world = World::new(1).await;
+    world.env.insert("SLUICE_LIMITS__MICRO_BATCH_OFFSETS_MAX".into(), "100".into());
+    send(&world, 0..1).await;
+    let running = world.run();
+    world.settle();
+    // holds the next commit up
+    let mut catalog = world.catalog().await;
+    let held = catalog.transaction().await.expect("the catalog answers");
+    held.execute("SELECT FROM catalog.source_partition FOR UPDATE", &[]).await.expect("nothing commits now");
+    send_at_once(&world, 1..COUNT).await;
+    let received = || async {
+        let (_, metrics) = crate::dependencies::get(&running.telemetry()?, "/metrics").await?;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("sluice_kafka_messages_total{") && line.contains(&world.records))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    wait_for("the queue to be full", || async { received().await.is_some_and(|count| count > 4_000.0) }).await;
+    delete_before(&world, i64::from(COUNT));
+    held.rollback().await.expect("the catalog answers");
+    let reason = halted_reason(&world).await;
+    assert!(reason.starts_with("log_expired: "), "{reason}");
+    assert!(received().await.is_some_and(|count| count < f64::from(COUNT)), "it read everything: nothing was tested");
+    assert_eq!(running.terminate(), Some(0));
+    reset(&world, i64::from(COUNT));
+    run_until_settled(&world).await;
+    let offsets = world.outcomes("offsets").await;
+    assert_eq!(offsets["skipped"] + offsets["decoded"], i64::from(COUNT), "{offsets:?}");
+    world.assert_books_balance().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

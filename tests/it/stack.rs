@@ -412,6 +412,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Where it serves its endpoints, once it has logged that.
+    pub(crate) fn telemetry(&self) -> Option<String> {
+        let log = std::fs::read_to_string(&self.log).ok()?;
+        let (_, rest) = log.split_once("\"address\":\"")?;
+        Some(rest.split_once('"')?.0.to_owned())
+    }
+
     pub(crate) fn kill(mut self) {
         self.kill_now();
     }

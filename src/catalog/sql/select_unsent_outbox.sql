@@ -1,3 +1,3 @@
--- Called by: publish::outbox, in the transaction that marks them sent. Locks: the rows taken.
+-- Called by: publish::outbox, under the advisory lock of whoever sends. Locks: none besides.
 SELECT outbox_id, topic, message_key, payload FROM catalog.outbox
- WHERE sent_at IS NULL ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED
+ WHERE sent_at IS NULL ORDER BY outbox_id LIMIT $1

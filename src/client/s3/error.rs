@@ -90,6 +90,11 @@ impl S3Error {
         self.failure().class == FailureClass::PreconditionFailed
     }
 
+    /// This one object cannot be had.
+    pub fn is_object_refused(&self) -> bool {
+        self.failure().class == FailureClass::ObjectRefused
+    }
+
     /// The server does not know the operation.
     pub fn is_unsupported(&self) -> bool {
         self.failure().class == FailureClass::Unsupported
@@ -130,6 +135,8 @@ pub enum FailureClass {
     /// A body shorter than announced, or one that does not match its checksum.
     Corrupt,
     Unsupported,
+    /// It cannot give this one object: it is archived, or no request can be made of its name. The same tomorrow.
+    ObjectRefused,
     /// Any other refusal.
     Refused,
 }
@@ -138,7 +145,7 @@ impl FailureClass {
     pub fn kind(self) -> ErrorKind {
         match self {
             // Callers that expect these ask for them by name; where nobody does, something is badly wrong.
-            Self::Missing | Self::PreconditionFailed | Self::Unsupported => ErrorKind::Halt,
+            Self::Missing | Self::PreconditionFailed | Self::Unsupported | Self::ObjectRefused => ErrorKind::Halt,
             Self::BucketMissing | Self::Denied | Self::Busy | Self::Unreachable | Self::Corrupt | Self::Refused => {
                 ErrorKind::Transient
             }
@@ -150,6 +157,8 @@ impl FailureClass {
 #[derive(Debug)]
 pub struct Failure {
     class: FailureClass,
+    /// `None`: no answer came.
+    status: Option<u16>,
     /// The server's, may be empty.
     code: String,
     message: String,
@@ -161,6 +170,14 @@ impl Failure {
     pub(super) fn of_version(mut self, version_id: Option<&str>) -> Self {
         if version_id.is_some() && matches!(self.code.as_str(), "InvalidArgument" | "MethodNotAllowed") {
             self.class = FailureClass::Missing;
+        }
+        self
+    }
+
+    /// Of a read of one object: what is wrong with the request is wrong with its name.
+    pub(super) fn of_object(mut self) -> Self {
+        if self.class == FailureClass::Refused && self.status == Some(400) {
+            self.class = FailureClass::ObjectRefused;
         }
         self
     }
@@ -206,10 +223,12 @@ impl Place {
         let said = error.message().unwrap_or_default().to_owned();
         let class = match status {
             Some(status) => class_of(status, &code),
+            None if matches!(error, SdkError::ConstructionFailure(_)) => FailureClass::ObjectRefused,
             None => FailureClass::Unreachable,
         };
         let message = match status {
             Some(status) => self.answer(class, status, &code, &said, bucket),
+            None if class == FailureClass::ObjectRefused => "no request can be made of this name".to_owned(),
             None => format!(
                 "no answer from {}: start it or correct s3.{section}.endpoint",
                 self.address,
@@ -218,13 +237,14 @@ impl Place {
         };
         // an answer is told whole above; the chain below it only repeats it
         let cause = if status.is_none() || code.is_empty() { error.into_source().ok() } else { None };
-        Failure { class, code, message, cause }
+        Failure { class, status, code, message, cause }
     }
 
     /// A body that cannot be trusted.
     pub(super) fn corrupt(&self, message: &str, cause: Option<Box<dyn Error + Send + Sync>>) -> Failure {
         Failure {
             class: FailureClass::Corrupt,
+            status: None,
             code: String::new(),
             message: format!("{message} (from {})", self.address),
             cause,
@@ -250,6 +270,9 @@ impl Place {
             FailureClass::Unreachable | FailureClass::Corrupt => {
                 format!("the answer of {address} broke off ({answer})")
             }
+            FailureClass::ObjectRefused => {
+                format!("{address} does not hand it out ({answer}): {}", advice(section, code))
+            }
             FailureClass::Refused => format!("{address} refuses ({answer})"),
         }
     }
@@ -268,10 +291,8 @@ fn class_of(status: u16, code: &str) -> FailureClass {
         | "ExpiredToken"
         | "InvalidToken"
         | "AuthorizationHeaderMalformed"
-        | "PermanentRedirect"
-        | "InvalidObjectState" => {
-            return FailureClass::Denied;
-        }
+        | "PermanentRedirect" => return FailureClass::Denied,
+        "InvalidObjectState" => return FailureClass::ObjectRefused,
         _ => {}
     }
     match status {
@@ -291,7 +312,7 @@ fn advice(section: &str, code: &str) -> String {
     match code {
         "RequestTimeTooSkewed" => "set this machine's clock".to_owned(),
         "AuthorizationHeaderMalformed" | "PermanentRedirect" => format!("correct s3.{section}.region"),
-        "InvalidObjectState" => "it is archived; restore it first".to_owned(),
+        "InvalidObjectState" => "it is archived; restore it, then replay or re-drive".to_owned(),
         "InvalidAccessKeyId" | "XAdminUserNotFound" => format!("correct s3.{section}.access_key_id"),
         "SignatureDoesNotMatch" => format!("correct s3.{section}.secret_access_key"),
         _ => format!(
@@ -325,6 +346,7 @@ mod tests {
             (500, "InternalError", FailureClass::Busy, ErrorKind::Transient),
             (501, "NotImplemented", FailureClass::Unsupported, ErrorKind::Halt),
             (400, "MalformedXML", FailureClass::Refused, ErrorKind::Transient),
+            (403, "InvalidObjectState", FailureClass::ObjectRefused, ErrorKind::Halt),
         ];
         for (status, code, class, kind) in cases {
             assert_eq!(class_of(status, code), class, "{status} {code}");

@@ -122,7 +122,7 @@ async fn a_version_id_that_cannot_exist_is_a_missing_version() {
     let pin = Pin { version_id: Some("nonsense"), etag: None };
     assert!(client.open("raw", "key", pin).await.expect_err("no such version").is_missing());
     let error = client.open("raw", "key", Pin::default()).await.expect_err("refused");
-    assert_eq!(error.class(), FailureClass::Refused);
+    assert_eq!(error.class(), FailureClass::ObjectRefused);
 }
 
 #[tokio::test]

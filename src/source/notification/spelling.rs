@@ -51,7 +51,7 @@ fn is_left_by_form_encoding(byte: u8) -> bool {
 
 pub(super) fn candidates(key: &str, spelling: KeySpelling, encoding: KeyEncoding) -> Vec<String> {
     let literal = key.to_owned();
-    let decoded = form_decoded(key).filter(|decoded| !decoded.is_empty());
+    let decoded = form_decoded(key).filter(|decoded| !decoded.is_empty() && !decoded.contains('\0'));
     let (first, second) = match (encoding, spelling) {
         // a configured encoding speaks of `Records[]`; EventBridge never encodes
         (KeyEncoding::Literal, _)

@@ -19,6 +19,7 @@ async fn read_and_claim(store: &Store, key: &str, etag: Option<&str>, version_id
         ReadOutcome::Missing => "missing".into(),
         ReadOutcome::TooLarge { .. } => "too large".into(),
         ReadOutcome::Head { .. } => "only the beginning".into(),
+        ReadOutcome::Refused(answer) => format!("refused: {answer}"),
     }
 }
 
