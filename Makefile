@@ -35,10 +35,11 @@ test: ## Run every test, on real Kafka, versitygw and PostgreSQL
 	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) \
 	  cargo test --workspace --locked --features faults
 
-chaos: ## Break ROUNDS things on real servers (ROUNDS=200 SEED=…), then verify that nothing is lost or doubled
+chaos: ## Break ROUNDS things on real servers (ROUNDS=200 SEED=…), and replay in every way: nothing is lost or doubled
 	@compose/native install
 	CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(SEED) \
 	  cargo test --locked --features faults --test chaos -- --ignored --nocapture
+	cargo test --locked --features faults --test it -- --ignored --exact --nocapture replay::matrix::every_cell
 
 mutants: ## Take each guard away in turn: exit 1 where no test notices
 	@compose/native install
@@ -52,9 +53,12 @@ up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its set
 down: ## Stop the native stack
 	@compose/native down
 
-bench: ## Run the whole job over a million rows and print its speed
+bench: ## Run the whole job over a million rows, then a replay beside a first reading, and print their speed
 	cargo build --locked --bin sluice
 	$(SLUICE) demo --folder $(DEMO_DIR) --rows 1000000
+	@compose/native install
+	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
+	  replay::speed::a_replay_beside_the_first_reading
 
 install: ## Install the servers that the tests need
 	@compose/native install

@@ -24,6 +24,10 @@ pub(super) fn create_temporary(table: &LoadTable) -> String {
     )
 }
 
+pub(super) fn analyze(table: &LoadTable) -> String {
+    format!("ANALYZE {}", rows_name(table))
+}
+
 pub(super) fn rows_name(table: &LoadTable) -> String {
     format!("pg_temp.{}", quoted(&format!("sluice_rows_{}", table.number)))
 }

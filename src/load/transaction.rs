@@ -305,15 +305,21 @@ impl Load<'_> {
         }
         let mut found = TableCounts::default();
         if mode == Mode::Replacing {
+            // without statistics the planner compares every row with every other
+            steps.batch(&reconcile_sql::analyze(table)).await?;
             let (source, first, next) = self.range();
             if guarded!("retract") {
                 found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
                 steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
             }
-            found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
+            if found.retracted > 0 {
+                found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
+            }
+            steps.batch(BY_KEY).await?;
             for statement in reconcile_sql::forget_present(table) {
                 steps.execute(&statement).await?;
             }
+            steps.batch(AS_PLANNED).await?;
         }
         if row_count > 0 {
             let outranked = steps.shadow_losers().await?;

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::carry::Carried;
 use super::context::TransformContext;
+use super::overrides::Overrides;
 use super::parking::parked_objects;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
@@ -82,7 +83,9 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     let mut collected = Collected::default();
     // what is carried over is claimed already: the same version announced again is a duplicate
     let mut claimed: HashSet<_> = sealed.carried.claims.iter().map(version_name).collect();
+    let overrides = Overrides::of(sealed.replaced.as_deref());
     for message in &sealed.messages {
+        collected.parked.extend(parked_objects(message, &overrides));
         collected.message(message, &mut claimed);
     }
     collected.carried(&sealed.carried);
@@ -147,7 +150,17 @@ impl Collected {
             let entry = self.rows.entry(connector.name.clone());
             entry.or_insert_with(|| (Arc::clone(connector), Vec::new())).1.push(rows.clone());
         }
+        let claimed: HashSet<(i64, i32)> =
+            carried.claims.iter().map(|claim| (claim.message_offset, claim.record)).collect();
         for (letter, time) in &carried.dead_letters {
+            // one that the store never handed out has a dead letter and no claim
+            let refused = letter
+                .record
+                .filter(|record| letter.row.is_none() && !claimed.contains(&(letter.message_offset, *record)));
+            if refused.is_some() && letter.reason == crate::types::RejectReason::ObjectRefused {
+                self.totals.objects += 1;
+                self.ledgers.object(&letter.connector, ObjectOutcome::Quarantined);
+            }
             if letter.row.is_some() {
                 self.totals.rows_in += 1;
                 self.ledgers.rows_in(&letter.connector, RowOutcome::Rejected, 1);
@@ -179,7 +192,6 @@ impl Collected {
     fn message(&mut self, processed: &ProcessedMessage, claimed: &mut HashSet<(String, String, String)>) {
         let time = announced_at(&processed.message);
         self.ledgers.offset(processed.outcome, 1);
-        self.parked.extend(parked_objects(processed));
         self.dead_letters.extend(processed.dead_letter.clone().map(|letter| (letter, time)));
         if let Some(rows) = &processed.record {
             self.rows(rows, time);

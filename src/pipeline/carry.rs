@@ -58,6 +58,24 @@ impl CarryError {
     }
 }
 
+/// A file, wherever it lies by now: it may have been rewritten since it was listed.
+async fn read(
+    context: &TransformContext,
+    replaced: &Replaced,
+    listed: &BatchFile,
+) -> Result<Vec<RecordBatch>, CarryError> {
+    let error = match read_file(&context.lake, &context.lake_bucket, listed).await {
+        Ok(batches) => return Ok(batches),
+        Err(error) => error,
+    };
+    let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
+    let files = catalog::batch_files(&client, replaced.id).await?;
+    match files.into_iter().find(|file| file.file_id == listed.file_id) {
+        Some(file) => Ok(read_file(&context.lake, &context.lake_bucket, &file).await?),
+        None => Err(error.into()),
+    }
+}
+
 /// Reads what must be carried over. `log_first`: messages before it are gone.
 pub(super) async fn carry(
     context: &TransformContext,
@@ -85,8 +103,7 @@ pub(super) async fn carry(
     })
     .await?;
     for file in files {
-        let batches =
-            retry(retries, "s3", LakeFileError::kind, || read_file(&context.lake, &context.lake_bucket, &file)).await?;
+        let batches = retry(retries, "s3", CarryError::kind, || read(context, replaced, &file)).await?;
         for batch in &batches {
             if file.kind == "data" {
                 let connector = context.connectors.by_name(&file.connector).ok_or_else(|| {

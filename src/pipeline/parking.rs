@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::build::SealedBatch;
 use super::context::TransformContext;
+use super::overrides::Overrides;
 use super::process::{ProcessedMessage, ProcessedObject, dead_letter};
 use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
@@ -137,8 +138,10 @@ pub(super) async fn park(
     for connector in &context.connectors.all {
         let name = connector.name.as_str();
         let Some(batch) = tallies.get(name).copied().filter(|_| !context.parked.contains(name)) else { continue };
+        // a re-drive sees a part of what the breaker has seen already
+        let breaker = connector.breaker.filter(|_| sealed.redrives.is_none());
         let breaks = |breaker| breakers.lock().unwrap_or_else(PoisonError::into_inner).verdict(name, breaker, batch);
-        let Some(reason) = failed(connector, &sealed.messages).or_else(|| connector.breaker.and_then(breaks)) else {
+        let Some(reason) = failed(connector, &sealed.messages).or_else(|| breaker.and_then(breaks)) else {
             continue;
         };
         retry(retries, "catalog", CatalogError::kind, || async {
@@ -193,7 +196,8 @@ fn set_aside(parked: &Parked, sealed: &mut SealedBatch) {
         let offset = processed.message.offset;
         for object in &mut processed.objects {
             let wanted = object.connector.as_ref().is_some_and(|connector| parked.contains(&connector.name));
-            if !wanted || !may_be_parked(object) {
+            // what was parked when it was read stands as it stood, also where its connector was resumed meanwhile
+            if object.outcome != ObjectOutcome::Parked && (!wanted || !may_be_parked(object)) {
                 continue;
             }
             let standing = sealed.replaced.as_ref().and_then(|old| old.claims.get(&(offset, object.record))).cloned();
@@ -218,7 +222,7 @@ fn may_be_parked(object: &ProcessedObject) -> bool {
 }
 
 /// The parked objects of a message, with what announces them again.
-pub(super) fn parked_objects(processed: &ProcessedMessage) -> Vec<ParkedObject> {
+pub(super) fn parked_objects(processed: &ProcessedMessage, overrides: &Overrides) -> Vec<ParkedObject> {
     let parked: HashMap<i32, &str> = processed
         .objects
         .iter()
@@ -228,7 +232,7 @@ pub(super) fn parked_objects(processed: &ProcessedMessage) -> Vec<ParkedObject> 
     if parked.is_empty() {
         return Vec::new();
     }
-    let Some(Ok(Announcement::Objects(events))) = processed.message.payload.as_deref().map(notification::decode) else {
+    let Some(Ok(Announcement::Objects(events))) = overrides.announcement(&processed.message) else {
         return Vec::new();
     };
     let parked = events.into_iter().filter_map(|event| {

@@ -93,10 +93,11 @@ pub async fn take_over(
         topic_partition: topic_partition.clone(),
     };
     let fence = Fence::generate();
+    // before this one holds a connection: many take over at once
+    parking::refresh(context).await?;
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     let partition = catalog::install_fence(&client, &key, fence, &context.process).await?;
     crate::telemetry::fail_point!("take_over.fence_installed", TakeOverError::Catalog);
-    parking::refresh(context).await?;
     let log = observe_log(kafka, topic_partition).await?;
     let tag = log.committed.as_ref().and_then(|committed| OffsetTag::parse(&committed.metadata));
     let position = catalog::read_position(&client, partition, tag.as_ref().map(|tag| tag.fence)).await?;

@@ -1,7 +1,11 @@
 //! An object written twice: whose rows stand, in the lake and in the warehouse, whatever order they come in.
 
+use arrow::array::RecordBatch;
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use sha2::{Digest, Sha256};
 use sluice_loadtest::announce::{AnnouncedObject, Envelope};
 
 use crate::replay::{published_events, reset};
@@ -44,7 +48,10 @@ async fn written_twice() -> (World, [AnnouncedObject; 3]) {
 }
 
 async fn put_object(world: &World, key: &str, ids: &[u32]) -> AnnouncedObject {
-    let body = events(ids);
+    put_body(world, key, events(ids)).await
+}
+
+async fn put_body(world: &World, key: &str, body: String) -> AnnouncedObject {
     let client = world.target("RAW").client();
     let put = client.put_object().bucket(&world.raw_bucket).key(key).body(body.clone().into_bytes().into());
     let written = put.send().await.expect("the store answers");
@@ -146,4 +153,73 @@ async fn rows_come_back_when_the_version_that_masked_them_is_no_longer_emitted()
     reset(&world, &format!("{}:1", world.notifications), &["--to-earliest"]).await;
     run_until_settled(&world).await;
     assert_stand(&world, &[1, 2, 7]).await;
+}
+
+/// Two files of one micro-batch become one, in another folder, as somebody might do with the catalog at hand.
+async fn compact_by_hand(world: &World) {
+    let found = crate::replay::published(world).await;
+    assert_eq!(found.len(), 2, "one for each hour");
+    let batches: Vec<RecordBatch> = found
+        .iter()
+        .flat_map(|(_, bytes)| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).expect("Parquet");
+            reader.build().expect("Parquet").map(|batch| batch.expect("whole")).collect::<Vec<_>>()
+        })
+        .collect();
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batches[0].schema(), None).expect("a schema");
+    // in another order than any writer of ours would choose
+    for batch in batches.iter().rev() {
+        writer.write(batch).expect("the same schema");
+    }
+    writer.close().expect("memory takes it");
+    let (endpoints, file_id) = (world.endpoints(), uuid::Uuid::new_v4());
+    let (folder, _) = found[0].0.split_once("/hour=").expect("events lie by hour");
+    let key = format!("{folder}/compacted-{file_id}.parquet");
+    let (size, sha256) = (bytes.len() as i64, Sha256::digest(&bytes).to_vec());
+    let lake = endpoints.lake.client();
+    let put = lake.put_object().bucket(&endpoints.lake_bucket).key(&key).body(bytes.into()).send().await;
+    put.expect("the lake answers");
+    let mut catalog = world.catalog().await;
+    let swap = catalog.transaction().await.expect("the catalog answers");
+    let inserted = swap
+        .execute(
+            "INSERT INTO catalog.file (file_id, micro_batch_id, kind, dataset, connector, connector_revision, schema_revision,
+                 table_partition, pending_key, published_key, state, row_count, size_bytes, sha256, published_at)
+             SELECT $1, micro_batch_id, kind, dataset, connector, connector_revision, schema_revision,
+                 'by-hand', $2 || '-pending', $2, 'published', $3, $4, $5, now()
+               FROM catalog.file WHERE state = 'published' AND kind = 'data' LIMIT 1",
+            &[&file_id, &key, &(rows as i64), &size, &sha256],
+        )
+        .await;
+    assert_eq!(inserted.expect("a file like the others"), 1);
+    let hidden = "UPDATE catalog.file SET state = 'hidden' WHERE kind = 'data' AND file_id <> $1";
+    assert_eq!(swap.execute(hidden, &[&file_id]).await.expect("the catalog answers"), 2);
+    swap.commit().await.expect("the catalog answers");
+    for (key, _) in &found {
+        let deleted = lake.delete_object().bucket(&endpoints.lake_bucket).key(key).send().await;
+        deleted.expect("the lake answers");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_compacted_by_hand_are_masked_and_replayed_like_any_other() {
+    let (world, [older, newer, _]) = written_twice().await;
+    let another_hour = put_body(&world, "events/eleven.json", events(&[7]).replace("T10:", "T11:")).await;
+    announce(&world, 0, &[&older, &another_hour]).await;
+    run_until_settled(&world).await;
+    compact_by_hand(&world).await;
+    assert_stand(&world, &[1, 2, 7]).await;
+    announce(&world, 1, &[&newer]).await;
+    run_until_settled(&world).await;
+    assert_stand(&world, &[2, 3, 4, 7]).await;
+    // once over what masks, once over what is masked, once over both
+    for topic_partition in [":1", ":0", ""] {
+        reset(&world, &format!("{}{topic_partition}", world.notifications), &["--to-earliest"]).await;
+        run_until_settled(&world).await;
+        assert_stand(&world, &[2, 3, 4, 7]).await;
+    }
+    let keys = crate::replay::published(&world).await;
+    assert!(!keys.iter().any(|(key, _)| key.contains("compacted-")), "the replay has its own files");
 }

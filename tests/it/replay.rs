@@ -7,6 +7,7 @@ mod listing;
 mod matrix;
 mod plan;
 mod reload;
+mod speed;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use sluice_loadtest::{ProducePlan, Target, produce};
 
+pub(crate) use self::compare::published;
 use crate::stack::{World, wait_for};
 
 /// Moves the group as an operator does, as soon as nobody is in it. `topic`: `name`, or `name:0`.
@@ -81,7 +83,7 @@ pub(crate) async fn count(world: &World, sql: &str) -> i64 {
 pub(crate) async fn published_events(world: &World) -> Vec<u32> {
     use arrow::array::AsArray;
     let mut found = Vec::new();
-    for (_, bytes) in compare::published(world).await {
+    for (_, bytes) in published(world).await {
         let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).expect("Parquet");
         for batch in reader.build().expect("Parquet") {
             let batch = batch.expect("whole");

@@ -412,6 +412,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// User and system time so far. Source: proc(5), /proc/pid/stat, in ticks of 10 ms.
+    pub(crate) fn cpu(&self) -> Duration {
+        let id = self.child.as_ref().expect("it runs").id();
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+        let (_, rest) = stat.rsplit_once(')').expect("a name in brackets");
+        let ticks =
+            rest.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum::<u64>();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Where it serves its endpoints, once it has logged that.
     pub(crate) fn telemetry(&self) -> Option<String> {
         let log = std::fs::read_to_string(&self.log).ok()?;

@@ -82,7 +82,7 @@ impl EndState {
 }
 
 /// Keys and bytes of what lies below `data/`.
-pub(super) async fn published(world: &World) -> Vec<(String, Bytes)> {
+pub(crate) async fn published(world: &World) -> Vec<(String, Bytes)> {
     let endpoints = world.endpoints();
     let client = endpoints.lake.client();
     let mut pages = client.list_objects_v2().bucket(&endpoints.lake_bucket).prefix("data/").into_paginator().send();
