@@ -1,10 +1,12 @@
 //! Dead letters as the catalog knows them: samples, and where the files lie that hold them all.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient;
 
 use super::{BatchFile, CatalogError, SourcePartitionId};
-use crate::types::{LetterId, LetterPlace, MicroBatchId, TopicPartition};
+use crate::types::{LetterId, LetterPlace, MicroBatchId, RejectReason, TopicPartition};
 
 /// Samples that the catalog keeps of each micro-batch, connector and reason.
 pub const SAMPLES_MAX: usize = 10;
@@ -33,6 +35,20 @@ pub struct LetterSummary {
     pub committed_at: DateTime<Utc>,
     /// Re-drives after which its override did not help; `None`: it has none, or that was not asked.
     pub try_count: Option<i32>,
+}
+
+/// Offsets of a micro-batch's samples with this reason.
+pub async fn letter_offsets(
+    client: &impl GenericClient,
+    id: MicroBatchId,
+    reason: RejectReason,
+) -> Result<HashSet<i64>, CatalogError> {
+    let sql = "SELECT message_offset FROM catalog.dead_letter WHERE micro_batch_id = $1 AND reason = $2";
+    let rows = client
+        .query(sql, &[&id.0, &reason.as_str()])
+        .await
+        .map_err(CatalogError::query("look for dead letters of a reason"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The newest samples.

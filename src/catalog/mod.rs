@@ -2,8 +2,8 @@
 //! the caller decides what stands in one transaction.
 //!
 //! # Ordering
-//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), micro-batches whose
-//! masks change by id, overrides by id, requests for re-drives, parked connectors. Statements state
+//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), parked connectors,
+//! micro-batches whose masks change by id, overrides by id, requests for re-drives. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
@@ -30,7 +30,7 @@ pub use claims::claimed;
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use letters::{
     LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
-    letter_files, letter_owner, letters,
+    letter_files, letter_offsets, letter_owner, letters,
 };
 pub use loads::{BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded};
 pub use masks::{
@@ -50,7 +50,7 @@ pub use position::{
 };
 pub use redrive::{
     Correction, OpenRedrive, Override, RedriveEnd, RedriveStatus, TRIES_MAX, correction, count_tries, finish_redrives,
-    open_redrives, overrides_of, redrives, request_redrives, set_override, start_redrives,
+    open_redrives, overrides_of, redrives, request_redrives, set_override, start_redrives, withdraw_redrives,
 };
 pub use replay::{
     CoveredRange, ReplayProgress, ReplayStatus, accept_replay, cancel_replay, claims_of, covered, finish_replay,

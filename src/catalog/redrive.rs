@@ -157,6 +157,15 @@ pub async fn start_redrives(client: &impl GenericClient, ids: &[i64]) -> Result<
     Ok(())
 }
 
+/// The owner could not go on, for reasons of its own: that says nothing about the request.
+pub async fn withdraw_redrives(client: &impl GenericClient, ids: &[i64]) -> Result<(), CatalogError> {
+    client
+        .execute(include_str!("sql/withdraw_redrives.sql"), &[&ids])
+        .await
+        .map_err(CatalogError::query("take the begin of a re-drive back"))?;
+    Ok(())
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedriveEnd {

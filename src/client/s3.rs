@@ -137,7 +137,6 @@ impl S3Client {
         Self { sdk: Client::from_conf(config.build()), rate, place: Place { section, address }, owner: None }
     }
 
-    /// The SDK's client, for what only tests, tools and `doctor` need; unlimited in rate.
     /// Marks what it writes: `owner` must be plain ASCII. Copies keep the mark.
     pub fn owned_by(self, owner: impl ToString) -> Self {
         Self { owner: Some(owner.to_string()), ..self }
@@ -159,6 +158,7 @@ impl S3Client {
         }
     }
 
+    /// The SDK's client, for what only tests, tools and `doctor` need; unlimited in rate.
     pub fn sdk(&self) -> &Client {
         &self.sdk
     }

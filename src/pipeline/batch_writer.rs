@@ -75,6 +75,9 @@ impl BatchWriter<'_> {
         loop {
             let tallies = park(self.context, &self.retries, &self.breakers, &mut sealed).await?;
             if let Some(replaced) = &sealed.replaced {
+                if let Some(connector) = self.parked_records() {
+                    return self.pass_over(&sealed, &connector, "it is parked: resume it first").await;
+                }
                 let carried = carry(self.context, &self.retries, replaced, &sealed.messages, sealed.log_first).await;
                 sealed.carried = match carried {
                     Err(CarryError::CannotRebuild { connector, problem }) => {
@@ -140,6 +143,12 @@ impl BatchWriter<'_> {
         }
     }
 
+    /// The connector of a topic of direct records, where it is parked: its rows would become dead letters.
+    fn parked_records(&self) -> Option<String> {
+        let connector = self.context.connectors.for_records(&self.ownership.key.topic_partition.topic)?;
+        self.context.parked.contains(&connector.name).then(|| connector.name.clone())
+    }
+
     async fn read_again(&self, sealed: &mut SealedBatch, lost: &HashSet<(i64, i32)>) -> Result<(), WriteError> {
         let (topic_partition, replaced) = (&sealed.topic_partition, sealed.replaced.as_deref());
         for processed in &mut sealed.messages {
@@ -155,12 +164,12 @@ impl BatchWriter<'_> {
 
     async fn pass_over(&self, sealed: &SealedBatch, connector: &str, problem: &str) -> Result<Written, WriteError> {
         let topic_partition = &self.ownership.key.topic_partition;
-        let refused = format!("rows of connector `{connector}` cannot be carried over: {problem}");
+        let refused = format!("rows of connector `{connector}` cannot be made again: {problem}");
         if sealed.redrives.is_some() {
             return Ok(Written::PassedOver(refused));
         }
         metrics().replay_refused.with_label_values(&[topic_partition.topic.as_ref()]).inc();
-        tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "the raw data is gone and the old rows do not fit: the old micro-batch stays as it is");
+        tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "what replaces a micro-batch cannot be built: the old one stays as it is");
         let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
             commit_passed_over(&self.context.catalog, self.ownership.partition, sealed.fence, sealed.offsets)
         })

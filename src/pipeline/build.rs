@@ -23,7 +23,7 @@ use crate::stage;
 use crate::transform;
 use crate::types::{
     DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
-    ParkedObject, RowOutcome, StagedFile, TopicPartition,
+    ParkedObject, RejectReason, RowOutcome, StagedFile, TopicPartition,
 };
 
 const SAMPLE_BYTES_MAX: usize = 4096;
@@ -157,7 +157,7 @@ impl Collected {
             let refused = letter
                 .record
                 .filter(|record| letter.row.is_none() && !claimed.contains(&(letter.message_offset, *record)));
-            if refused.is_some() && letter.reason == crate::types::RejectReason::ObjectRefused {
+            if refused.is_some() && letter.reason == RejectReason::ObjectRefused {
                 self.totals.objects += 1;
                 self.ledgers.object(&letter.connector, ObjectOutcome::Quarantined);
             }

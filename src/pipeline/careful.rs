@@ -171,8 +171,8 @@ impl Trial {
             let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
             catalog::begin_attempt(&client, partition, fence, offset, attempt, &self.context.process).await
         });
-        // fenced: the commit will say so
-        Ok(count.await?.unwrap_or(1))
+        // fenced: its commit will be refused, so nothing is lost where nothing is tried
+        Ok(count.await?.unwrap_or(u32::MAX))
     }
 
     async fn withdraw(&self, offset: i64, attempt: Uuid) -> Result<(), CatalogError> {

@@ -5,7 +5,8 @@
 //! person. The micro-batch that shows it is built without the connector, and nothing of it is committed. Its objects
 //! count as `parked`: no claim, no rows, what announced them is kept, and `resume` announces it again. Its direct
 //! records are dead letters as a whole (`connector_parked`), with their bytes, and their offsets `rejected`.
-//! In a replay the rows of a parked connector's objects stand as they stood.
+//! In a replay or re-drive the rows of a parked connector's objects stand as they stood, and whole micro-batches of its
+//! direct records.
 //!
 //! # Ordering
 //! The state is read at every take-over and every few seconds. An owner that has not heard of `resume` parks for
@@ -135,6 +136,8 @@ pub(super) async fn park(
     sealed: &mut SealedBatch,
 ) -> Result<BTreeMap<String, Tally>, CatalogError> {
     let mut tallies = tally(&sealed.messages);
+    // whatever a refresh that began before says meanwhile
+    let mut parked: HashSet<String> = HashSet::new();
     for connector in &context.connectors.all {
         let name = connector.name.as_str();
         let Some(batch) = tallies.get(name).copied().filter(|_| !context.parked.contains(name)) else { continue };
@@ -150,12 +153,14 @@ pub(super) async fn park(
         })
         .await?;
         context.parked.insert(name);
+        parked.insert(name.to_owned());
         metrics().connector_parked.with_label_values(&[name]).set(1);
         breakers.lock().unwrap_or_else(PoisonError::into_inner).seen.remove(name);
         tracing::error!(component = "transform", connector = name, topic_partition = %sealed.topic_partition, reason, "connector parked: mend it, then `sluice connectors resume`");
     }
-    tallies.retain(|name, _| !context.parked.contains(name));
-    set_aside(&context.parked, sealed);
+    let is_parked = |name: &str| parked.contains(name) || context.parked.contains(name);
+    tallies.retain(|name, _| !is_parked(name));
+    set_aside(is_parked, sealed);
     Ok(tallies)
 }
 
@@ -185,9 +190,9 @@ fn failed(connector: &Connector, messages: &[ProcessedMessage]) -> Option<String
 }
 
 /// Takes what belongs to parked connectors out. Objects that kill the process stay quarantined.
-fn set_aside(parked: &Parked, sealed: &mut SealedBatch) {
+fn set_aside(is_parked: impl Fn(&str) -> bool, sealed: &mut SealedBatch) {
     for processed in &mut sealed.messages {
-        let parked_record = processed.record.take_if(|rows| parked.contains(&rows.connector.name));
+        let parked_record = processed.record.take_if(|rows| is_parked(&rows.connector.name));
         if let Some(rows) = parked_record {
             let (reason, detail) = (RejectReason::ConnectorParked, PARKED.to_owned());
             processed.outcome = OffsetOutcome::Rejected;
@@ -195,7 +200,7 @@ fn set_aside(parked: &Parked, sealed: &mut SealedBatch) {
         }
         let offset = processed.message.offset;
         for object in &mut processed.objects {
-            let wanted = object.connector.as_ref().is_some_and(|connector| parked.contains(&connector.name));
+            let wanted = object.connector.as_ref().is_some_and(|connector| is_parked(&connector.name));
             // what was parked when it was read stands as it stood, also where its connector was resumed meanwhile
             if object.outcome != ObjectOutcome::Parked && (!wanted || !may_be_parked(object)) {
                 continue;

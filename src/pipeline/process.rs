@@ -114,15 +114,12 @@ pub fn announced_at(message: &Message) -> DateTime<Utc> {
 const MEMORY_FACTOR: u64 = 6;
 /// For objects whose announcement tells no size.
 const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
-/// S3 stores nothing larger: 50 TB. Source: Amazon S3 User Guide, "Uploading objects", read 2026-11.
-const OBJECT_BYTES_MAX: u64 = 50 << 40;
-
 /// Sums of estimates must not overflow, whatever messages claim.
 const MESSAGE_MEMORY_MAX: u64 = 1 << 50;
 
 /// Memory for an object of so many stored bytes.
 pub(super) fn object_memory(stored_bytes: u64) -> u64 {
-    stored_bytes.min(OBJECT_BYTES_MAX) * MEMORY_FACTOR
+    stored_bytes.saturating_mul(MEMORY_FACTOR)
 }
 
 /// Memory for an object as its announcement tells.

@@ -33,7 +33,7 @@ use crate::client::retry::{RetryPolicy, retry};
 use crate::config::KafkaSettings;
 use crate::error::{ErrorKind, chain};
 use crate::telemetry::metrics;
-use crate::types::{MicroBatchId, OffsetRange};
+use crate::types::{MicroBatchId, OffsetRange, RejectReason};
 
 /// How long a transient error may hold the topic partition back.
 const RETRY_DEADLINE: Duration = Duration::from_mins(2);
@@ -160,7 +160,11 @@ impl<'a> Redriver<'a> {
                     Ok(Written::Committed(by)) => RedriveEnd::Done(by),
                     Ok(Written::PassedOver(problem)) => RedriveEnd::Refused(problem),
                     Ok(Written::Fenced) => return Ok(false),
-                    Err(error) if error.kind() == ErrorKind::Transient => return Err(error),
+                    Err(error) if error.kind() == ErrorKind::Transient => {
+                        let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
+                        catalog::withdraw_redrives(&client, &asked.requests).await?;
+                        return Err(error);
+                    }
                     Err(error) => RedriveEnd::Failed(chain(&error)),
                 },
             };
@@ -206,6 +210,11 @@ impl<'a> Redriver<'a> {
         // after the requests are marked: who corrects something from now on must ask again
         let replaced = Arc::new(Replaced::load(&self.context.catalog, retries, id, offsets).await?);
         let (log_first, messages) = retry(retries, "source", RedriveError::kind, || self.read(offsets)).await?;
+        let killers = retry(retries, "catalog", CatalogError::kind, || async {
+            let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
+            catalog::letter_offsets(&client, id, RejectReason::KilledTheProcess).await
+        })
+        .await?;
         // waits for room while it holds nothing; then it takes what it needs, because it cannot end without
         let estimate = messages.iter().map(memory_estimate).sum();
         drop(self.context.budget.reserve(estimate).await);
@@ -215,7 +224,9 @@ impl<'a> Redriver<'a> {
                 let topic_partition = ownership.key.topic_partition.clone();
                 let replaced = Some(Arc::clone(&replaced));
                 let context = Arc::clone(self.context);
-                process(context, topic_partition, message, memory, retries.clone(), replaced, Manner::Together)
+                // only a replay tries it anew: there attempts are counted
+                let manner = if killers.contains(&message.offset) { Manner::SetAside } else { Manner::Together };
+                process(context, topic_partition, message, memory, retries.clone(), replaced, manner)
             })
             .buffered(self.context.messages_in_flight_max)
             .try_collect()

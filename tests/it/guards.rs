@@ -6,21 +6,21 @@ mod mutants;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
 use sluice::catalog::{
-    self, BatchRecord, Database, FileRecord, OutcomeRecord, PartitionKey, SourcePartitionId, install_fence,
-    lease_hideable_files, lease_pending_files, mark_published, migrate, set_first_position,
+    self, BatchRecord, Database, FileRecord, OutcomeRecord, install_fence, lease_hideable_files, lease_pending_files,
+    mark_published, migrate,
 };
 use sluice::client::postgres;
-use sluice::commit::{CommitError, CommitOutcome, Ledgers, Proposal, Totals, commit};
+use sluice::commit::{CommitError, CommitOutcome, Proposal, Totals};
 use sluice::config::PostgresSettings;
 use sluice::source::assignment::{Committed, Decision, Identity, Observed, OffsetTag, decide};
 use sluice::types::{
     Fence, MicroBatchId, ObjectClaim, ObjectLocation, ObjectOutcome, ObjectVersion, OffsetOutcome, OffsetRange,
-    Overwrite, RowOutcome, TopicPartition,
+    Overwrite, RowOutcome,
 };
 
 use crate::database::fresh_database;
+use crate::owner::Owner;
 
 /// The constraints that `SLUICE_WITHOUT_GUARD` names, with what drops them.
 const CONSTRAINTS: &[(&str, &str)] = &[
@@ -31,15 +31,8 @@ const CONSTRAINTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A catalog of its own, with one topic partition at offset 0 and its owner.
-struct Owner {
-    pool: Pool,
-    key: PartitionKey,
-    partition: SourcePartitionId,
-    fence: Fence,
-}
-
 impl Owner {
+    /// With a catalog of its own.
     async fn new() -> Self {
         let dsn = fresh_database().await;
         let pool = postgres::pool(&PostgresSettings { dsn: dsn.into(), pool_size_max: 4 }, "test");
@@ -51,19 +44,6 @@ impl Owner {
             client.batch_execute(drop).await.expect("it was there");
         }
         Self::of(pool, 0).await
-    }
-
-    async fn of(pool: Pool, number: i32) -> Self {
-        let key = PartitionKey {
-            cluster_id: "cluster".into(),
-            consumer_group: "group".into(),
-            topic_partition: TopicPartition::new("topic", number),
-        };
-        let fence = Fence::generate();
-        let client = postgres::get(&pool).await.expect("the catalog answers");
-        let partition = install_fence(&client, &key, fence, "test").await.expect("the catalog answers");
-        assert!(set_first_position(&client, partition, fence, 0).await.expect("the catalog answers"));
-        Self { pool, key, partition, fence }
     }
 
     /// Somebody else takes the topic partition over; returns the new owner.
@@ -79,32 +59,6 @@ impl Owner {
         let client = postgres::get(&self.pool).await.expect("the catalog answers");
         let start = catalog::accept_replay(&client, self.partition, self.fence, 0, until).await;
         assert_eq!(start.expect("the catalog answers"), Some(0));
-    }
-
-    fn proposal(&self, first: i64, next: i64) -> Proposal {
-        let mut ledgers = Ledgers::default();
-        ledgers.offset(OffsetOutcome::Ignored, (next - first).unsigned_abs());
-        Proposal {
-            id: MicroBatchId::generate(),
-            fence: self.fence,
-            offsets: OffsetRange::new(first, next).expect("in order"),
-            ledgers,
-            totals: Totals::default(),
-            files: Vec::new(),
-            claims: Vec::new(),
-            dead_letters: Vec::new(),
-            last_message: None,
-            oldest_message_at: None,
-            outbox_topic: "staged".into(),
-            replaces: Vec::new(),
-            version_orders: Vec::new(),
-            redrive: None,
-            parked: Vec::new(),
-        }
-    }
-
-    async fn commit(&self, proposal: &Proposal) -> Result<CommitOutcome, CommitError> {
-        commit(&self.pool, &self.key, self.partition, proposal).await
     }
 
     async fn committed(&self, proposal: Proposal) -> MicroBatchId {

@@ -13,6 +13,7 @@ mod loading;
 mod masks;
 mod objects;
 mod operations;
+mod owner;
 mod parking;
 mod pipeline;
 mod poison;

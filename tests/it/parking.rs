@@ -170,5 +170,10 @@ async fn direct_records_of_a_parked_connector_are_kept_and_a_replay_reads_them()
     reset(&world, &world.records, &["--to-earliest"]).await;
     run_until_settled(&world).await;
     world.assert_verified().await;
+    // what stands is not given up for dead letters
+    sluice(&world, &["connectors", "park", "direct-events", "--reason", "again"]);
+    reset(&world, &world.records, &["--to-earliest"]).await;
+    run_until_settled(&world).await;
+    world.assert_verified().await;
     world.assert_books_balance().await;
 }

@@ -98,7 +98,13 @@ async fn an_object_that_kills_the_process_is_quarantined_and_all_others_are_load
     assert_eq!(count(&world, EMITTED).await, 20);
     ten_objects(&world, 3).await;
     world.settle();
-    assert!(running.ended().is_none(), "it stays up");
+    let redrive = ["dead-letters", "redrive", "--reason", "killed_the_process", "--wait", "60"];
+    let redriven = world.sluice(&redrive);
+    assert!(redriven.status.success(), "{}", String::from_utf8_lossy(&redriven.stderr));
+    world.settle();
+    assert!(running.ended().is_none(), "it stays up, and a re-drive does not try the poison again");
+    let redriven = "SELECT count(*) FROM catalog.redrive WHERE outcome = 'done'";
+    assert_eq!(count(&world, redriven).await, 1);
     assert_eq!(count(&world, EMITTED).await, 30);
     assert_verified_but_for_the_poison(&world).await;
     assert_eq!(running.terminate(), Some(0));

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::AsArray;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{produce_onto, reset, run_until_settled};
 use crate::pipeline::plan;
-use crate::stack::World;
+use crate::stack::{World, wait_for};
 
 /// How often readers look.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -94,7 +95,7 @@ fn rows(bytes: Bytes) -> Rows {
 /// What a reader saw, all in all.
 #[derive(Default)]
 struct Seen {
-    looks: u64,
+    looks: Arc<AtomicU64>,
     /// Sets of micro-batches that were there at once.
     states: HashSet<BTreeSet<String>>,
     /// Looks at which a row of a micro-batch and of the one that replaced it were there at once.
@@ -105,7 +106,6 @@ struct Seen {
 impl Seen {
     /// Micro-batches, each with its rows; notes a row that a micro-batch has twice.
     fn look(&mut self, files: &[Rows]) -> HashMap<String, HashSet<Lineage>> {
-        self.looks += 1;
         let mut by_batch: HashMap<String, HashSet<Lineage>> = HashMap::new();
         for (made_by, lineage) in files.iter().flat_map(|rows| rows.iter()) {
             if !by_batch.entry(made_by.clone()).or_default().insert(*lineage) {
@@ -113,6 +113,7 @@ impl Seen {
             }
         }
         self.states.insert(by_batch.keys().cloned().collect());
+        self.looks.fetch_add(1, Ordering::AcqRel);
         by_batch
     }
 }
@@ -124,8 +125,13 @@ fn doubled<'a>(batches: impl Iterator<Item = &'a HashSet<Lineage>>) -> usize {
 }
 
 /// Lists `data/` again and again until it is told to stop.
-async fn reads_listings(mut lake: Lake, catalog: tokio_postgres::Client, stop: watch::Receiver<bool>) -> Seen {
-    let mut seen = Seen::default();
+async fn reads_listings(
+    mut lake: Lake,
+    catalog: tokio_postgres::Client,
+    stop: watch::Receiver<bool>,
+    looks: Arc<AtomicU64>,
+) -> Seen {
+    let mut seen = Seen { looks, ..Seen::default() };
     while !*stop.borrow() {
         let keys = lake.list().await;
         let files = lake.read(keys.into_iter().map(|key| (key.clone(), key))).await;
@@ -147,8 +153,13 @@ async fn reads_listings(mut lake: Lake, catalog: tokio_postgres::Client, stop: w
 }
 
 /// Asks the view again and again until it is told to stop.
-async fn reads_the_view(mut lake: Lake, catalog: tokio_postgres::Client, stop: watch::Receiver<bool>) -> Seen {
-    let mut seen = Seen::default();
+async fn reads_the_view(
+    mut lake: Lake,
+    catalog: tokio_postgres::Client,
+    stop: watch::Receiver<bool>,
+    looks: Arc<AtomicU64>,
+) -> Seen {
+    let mut seen = Seen { looks, ..Seen::default() };
     while !*stop.borrow() {
         let sql = "SELECT file_id::text, key, micro_batch_id::text, lower(offsets), upper(offsets)
                      FROM lake.files WHERE kind = 'data'";
@@ -179,11 +190,34 @@ async fn rows_in_the_lake(world: &World) -> i64 {
     super::count(world, "SELECT sum(row_count)::bigint FROM lake.files WHERE kind = 'data'").await
 }
 
-async fn stopped(stop: &watch::Sender<bool>, reader: JoinHandle<Seen>) -> Seen {
-    // a last look at what stands in the end
-    tokio::time::sleep(PAUSE * 20).await;
-    stop.send_replace(true);
-    reader.await.expect("the reader does not panic")
+/// A reader at work.
+struct Reader {
+    task: JoinHandle<Seen>,
+    stop: watch::Sender<bool>,
+    looks: Arc<AtomicU64>,
+}
+
+impl Reader {
+    fn new<F>(read: impl FnOnce(watch::Receiver<bool>, Arc<AtomicU64>) -> F) -> Self
+    where
+        F: Future<Output = Seen> + Send + 'static,
+    {
+        let (stop, told) = watch::channel(false);
+        let looks = Arc::default();
+        Self { task: tokio::spawn(read(told, Arc::clone(&looks))), stop, looks }
+    }
+
+    /// Until a look has begun and ended since.
+    async fn has_looked(&self) {
+        let enough = self.looks.load(Ordering::Acquire) + 2;
+        wait_for("the reader to look", || async { self.looks.load(Ordering::Acquire) >= enough }).await;
+    }
+
+    async fn stopped(self) -> Seen {
+        self.has_looked().await;
+        self.stop.send_replace(true);
+        self.task.await.expect("the reader does not panic")
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,13 +233,13 @@ async fn readers_see_the_old_and_the_new_state_and_never_a_row_twice_or_too_earl
         ..plan(&world)
     };
     produce_onto(&world, plan, &[0]).await;
-    let (stop, told) = watch::channel(false);
-    let lists = tokio::spawn(reads_listings(Lake::of(&world), world.catalog().await, told.clone()));
-    let (stop_view, told) = watch::channel(false);
-    let asks = tokio::spawn(reads_the_view(Lake::of(&world), world.catalog().await, told));
+    let (catalog, view) = (world.catalog().await, world.catalog().await);
+    let lister = Reader::new(|stop, looks| reads_listings(Lake::of(&world), catalog, stop, looks));
+    let asker = Reader::new(|stop, looks| reads_the_view(Lake::of(&world), view, stop, looks));
 
     run_until_settled(&world).await;
-    tokio::time::sleep(PAUSE * 20).await;
+    lister.has_looked().await;
+    asker.has_looked().await;
     let (old, old_rows) = (live(&world).await, rows_in_the_lake(&world).await);
     world.edit_connectors(|text| {
         let drops = "expectations:\n  - {name: only_web, expr: \"source <> 'web'\", on_fail: drop}\n";
@@ -216,9 +250,10 @@ async fn readers_see_the_old_and_the_new_state_and_never_a_row_twice_or_too_earl
     let (new, new_rows) = (live(&world).await, rows_in_the_lake(&world).await);
     assert!(old.is_disjoint(&new) && new_rows < old_rows, "{old_rows} rows became {new_rows}");
 
-    let (lister, asker) = (stopped(&stop, lists).await, stopped(&stop_view, asks).await);
+    let (lister, asker) = (lister.stopped().await, asker.stopped().await);
     for (who, seen) in [("the lister", &lister), ("the asker", &asker)] {
-        println!("{who}: {} looks, {} states, {} with old and new rows", seen.looks, seen.states.len(), seen.mixed);
+        let looks = seen.looks.load(Ordering::Acquire);
+        println!("{who}: {looks} looks, {} states, {} with old and new rows", seen.states.len(), seen.mixed);
         let findings = seen.findings.iter().take(10).collect::<Vec<_>>();
         assert!(findings.is_empty(), "{who}: {findings:?}");
         assert!(seen.states.contains(&old) && seen.states.contains(&new), "{who} missed a state");
