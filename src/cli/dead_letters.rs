@@ -113,13 +113,11 @@ impl FilterArgs {
 }
 
 fn parse_reason(text: &str) -> Result<String, String> {
-    match RejectReason::parse(text) {
-        Some(reason) => Ok(reason.as_str().to_owned()),
-        None => {
-            let reasons: Vec<&str> = RejectReason::ALL.iter().map(|reason| reason.as_str()).collect();
-            Err(format!("no such reason; there are {}", reasons.join(", ")))
-        }
-    }
+    let known = RejectReason::parse(text).map(|reason| reason.as_str().to_owned());
+    known.ok_or_else(|| {
+        let reasons: Vec<&str> = RejectReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        format!("no such reason; there are {}", reasons.join(", "))
+    })
 }
 
 fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {

@@ -138,6 +138,7 @@ impl S3Client {
     }
 
     /// Marks what it writes: `owner` must be plain ASCII. Copies keep the mark.
+    #[must_use]
     pub fn owned_by(self, owner: impl ToString) -> Self {
         Self { owner: Some(owner.to_string()), ..self }
     }

@@ -316,10 +316,10 @@ impl Builder<'_> {
 
     /// A column of the table that must not be null is given by a required column, a link or a default.
     fn check_required(&self, plan: &TablePlan, table: &WarehouseTable) -> Result<(), String> {
-        let emptied =
-            plan.columns.iter().filter(|column| column.loaded && !plan.identity().contains(&column.name.as_str()));
-        let stuck =
-            emptied.filter(|column| table.columns.get(&column.name).is_some_and(|found| !found.nullable)).next();
+        let stuck = plan.columns.iter().find(|column| {
+            let is_emptied = column.loaded && !plan.identity().contains(&column.name.as_str());
+            is_emptied && table.columns.get(&column.name).is_some_and(|found| !found.nullable)
+        });
         if let (TableKind::Dimension, Some(column)) = (&plan.kind, stuck) {
             return Err(format!(
                 "{SCHEMA}.{}.{} is NOT NULL, so that a member whose row a replay takes away could not stay as an inferred one",

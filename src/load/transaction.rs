@@ -77,14 +77,12 @@ impl Load<'_> {
     {
         let missing = self.missing_members(client).await?;
         let mode = if self.batch.replaces { Mode::Replacing } else { Mode::Fresh };
-        match self.attempt(client, mode, &missing, &still_live).await? {
-            Some(outcome) => Ok(outcome),
-            // rows were found that the catalog knows nothing of: it was restored from a backup
-            None => {
-                let outcome = self.attempt(client, Mode::Replacing, &missing, &still_live).await?;
-                Ok(outcome.expect("this mode gives an outcome always"))
-            }
+        if let Some(outcome) = self.attempt(client, mode, &missing, &still_live).await? {
+            return Ok(outcome);
         }
+        // rows were found that the catalog knows nothing of: it was restored from a backup
+        let outcome = self.attempt(client, Mode::Replacing, &missing, &still_live).await?;
+        Ok(outcome.expect("this mode gives an outcome always"))
     }
 
     /// `None`: it must be done again in the other mode.

@@ -45,7 +45,7 @@ impl Dependencies {
         let rounds = async {
             loop {
                 tokio::time::sleep(CHECK_WAIT).await;
-                self.check().await;
+                Box::pin(self.check()).await;
             }
         };
         tokio::select! {

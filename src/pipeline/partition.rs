@@ -264,7 +264,7 @@ impl PartitionWorker {
                     }
                     held = held.take().and_then(|processed| open.push(processed));
                 }
-                memory = self.admit(&admitted, must_go_on), if admitted.is_some() => {
+                memory = self.admit(admitted.as_ref(), must_go_on), if admitted.is_some() => {
                     let spawn = |(message, _)| self.spawn(ownership, message, memory, &plan);
                     in_flight.tasks.extend(admitted.take().map(spawn));
                 }
@@ -314,8 +314,8 @@ impl PartitionWorker {
 
     /// Memory for a message. Where a micro-batch must be whole and nothing else can give memory back, it is taken
     /// beyond the budget: the micro-batch fitted once.
-    async fn admit(&self, admitted: &Option<(Message, u64)>, must_go_on: bool) -> MemoryShare {
-        let bytes = admitted.as_ref().map_or(0, |(_, bytes)| *bytes);
+    async fn admit(&self, admitted: Option<&(Message, u64)>, must_go_on: bool) -> MemoryShare {
+        let bytes = admitted.map_or(0, |(_, bytes)| *bytes);
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 

@@ -134,10 +134,10 @@ async fn start(
     log_first: i64,
 ) -> Result<TakeOver, TakeOverError> {
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
-    if position.next_offset.is_none() {
-        if !catalog::set_first_position(&client, ownership.partition, ownership.fence, at).await? {
-            return Ok(TakeOver::Fenced);
-        }
+    if position.next_offset.is_none()
+        && !catalog::set_first_position(&client, ownership.partition, ownership.fence, at).await?
+    {
+        return Ok(TakeOver::Fenced);
     }
     let is_replay = position.end.is_some_and(|end| at < end);
     let covered = if is_replay { catalog::covered(&client, ownership.partition, at).await? } else { Vec::new() };

@@ -133,7 +133,7 @@ pub async fn check_buckets(settings: &Settings, connectors: &Connectors) -> Resu
 /// The buckets that must be there.
 pub(super) struct Buckets {
     raw: S3Client,
-    raw_buckets: Vec<String>,
+    of_connectors: Vec<String>,
     lake: S3Client,
     lake_bucket: String,
 }
@@ -144,20 +144,20 @@ impl Buckets {
             SourceKind::Objects { bucket, .. } => Some(bucket.clone()),
             SourceKind::Records => None,
         };
-        let mut raw_buckets: Vec<String> =
+        let mut of_connectors: Vec<String> =
             connectors.all.iter().filter_map(|connector| objects(&connector.source.kind)).collect();
-        raw_buckets.sort_unstable();
-        raw_buckets.dedup();
+        of_connectors.sort_unstable();
+        of_connectors.dedup();
         Self {
             raw: S3Client::new("raw", &settings.s3.raw, RequestRate::new(None)),
-            raw_buckets,
+            of_connectors,
             lake: S3Client::new("lake", &settings.s3.lake, RequestRate::new(None)),
             lake_bucket: settings.s3.lake_bucket.clone(),
         }
     }
 
     pub(super) async fn check_raw(&self) -> Result<(), StartError> {
-        for bucket in &self.raw_buckets {
+        for bucket in &self.of_connectors {
             self.raw.check_bucket(bucket).await.map_err(StartError::Raw)?;
         }
         Ok(())

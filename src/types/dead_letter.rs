@@ -149,15 +149,15 @@ impl FromStr for LetterId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        fn part<T: FromStr>(text: &str) -> Option<Option<T>> {
-            if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+        fn part<T: FromStr>(text: &str) -> Result<Option<T>, T::Err> {
+            if text == "-" { Ok(None) } else { text.parse().map(Some) }
         }
         let parts: Vec<&str> = text.split(':').collect();
         let parsed = || {
             let [batch, offset, record, row] = parts[..] else { return None };
             let batch = MicroBatchId(batch.parse().ok()?);
             let message_offset = offset.parse().ok().filter(|offset| *offset >= 0)?;
-            let place = LetterPlace { message_offset, record: part(record)?, row: part(row)? };
+            let place = LetterPlace { message_offset, record: part(record).ok()?, row: part(row).ok()? };
             (place.record.is_some() || place.row.is_none()).then_some(Self { batch, place })
         };
         parsed().ok_or_else(|| {

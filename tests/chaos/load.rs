@@ -42,7 +42,7 @@ impl<'a> Load<'a> {
             key_prefix: format!("{}/{run}", self.world.name),
             target: Target::S3 { announced_on: self.world.notifications.clone() },
             announce_wait: Duration::ZERO,
-            announce_twice: run % 4 == 0,
+            announce_twice: run.is_multiple_of(4),
             dirty_share: 0.02,
             late_share: 0.0,
             hours: 1,

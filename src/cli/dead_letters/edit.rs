@@ -22,7 +22,7 @@ pub async fn run(settings: &SettingsArgs, args: &EditArgs, out: &mut dyn Write) 
     let (settings, connectors) = settings.load_project(&[Need::Catalog, Need::Lake])?;
     let pool = postgres::pool(&settings.catalog, "dead-letters")?;
     let Some((owner, letter)) = Letters::new(&settings, pool.clone()).find(args.id).await? else {
-        return not_found(args.id);
+        return Ok(not_found(args.id));
     };
     let earlier = catalog::correction(&postgres::get(&pool).await?, owner.partition, letter.place()).await?;
     let shown = earlier.as_ref().map_or(&letter.bytes[..], |correction| &correction.bytes);

@@ -55,7 +55,7 @@ async fn by_id(settings: &Settings, pool: &Pool, args: &RedriveArgs) -> anyhow::
     let letters = Letters::new(settings, pool.clone());
     let mut batches = Vec::new();
     for id in &args.ids {
-        let Some((owner, letter)) = letters.find(*id).await? else { return Ok(Chosen::Nothing(not_found(*id)?)) };
+        let Some((owner, letter)) = letters.find(*id).await? else { return Ok(Chosen::Nothing(not_found(*id))) };
         let correction = catalog::correction(&postgres::get(pool).await?, owner.partition, letter.place()).await?;
         if let Some(correction) = correction.filter(catalog::Correction::is_exhausted) {
             let fault = printable(correction.fault.as_deref().unwrap_or_default());

@@ -15,7 +15,7 @@ pub async fn run(settings: &SettingsArgs, args: &ShowArgs, out: &mut dyn Write) 
     let settings = settings.load(&[Need::Catalog, Need::Lake])?;
     let pool = postgres::pool(&settings.catalog, "dead-letters")?;
     let Some((owner, letter)) = Letters::new(&settings, pool.clone()).find(args.id).await? else {
-        return not_found(args.id);
+        return Ok(not_found(args.id));
     };
     if args.bytes_only {
         out.write_all(&letter.bytes)?;
@@ -28,11 +28,11 @@ pub async fn run(settings: &SettingsArgs, args: &ShowArgs, out: &mut dyn Write) 
 }
 
 /// For every command that is about one dead letter.
-pub(super) fn not_found(id: LetterId) -> anyhow::Result<u8> {
+pub(super) fn not_found(id: LetterId) -> u8 {
     eprintln!(
         "error: there is no dead letter {id}: what fits is none, and `sluice dead-letters list --all` shows those there are"
     );
-    Ok(EXIT_FAILED)
+    EXIT_FAILED
 }
 
 fn print(

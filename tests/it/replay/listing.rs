@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
+use aws_sdk_s3::operation::get_object::GetObjectError;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -60,7 +61,7 @@ impl Lake {
             let object = client.get_object().bucket(bucket).key(&key).send().await;
             let object = match object {
                 Ok(object) => object,
-                Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return None,
+                Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return None,
                 Err(error) => panic!("the lake does not answer: {error:?}"),
             };
             Some((name, rows(object.body.collect().await.ok()?.into_bytes())))
