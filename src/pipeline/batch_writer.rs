@@ -169,7 +169,7 @@ impl BatchWriter<'_> {
             return Ok(Written::PassedOver(refused));
         }
         metrics().replay_refused.with_label_values(&[topic_partition.topic.as_ref()]).inc();
-        tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "what replaces a micro-batch cannot be built: the old one stays as it is");
+        tracing::error!(component = "commit", %topic_partition, offsets = %sealed.offsets, connector, problem, "what replaces a micro-batch cannot be built: the old micro-batch stays as it is");
         let outcome = retry(&self.retries, "catalog", CommitError::kind, || {
             commit_passed_over(&self.context.catalog, self.ownership.partition, sealed.fence, sealed.offsets)
         })
