@@ -24,10 +24,6 @@ pub(super) fn create_temporary(table: &LoadTable) -> String {
     )
 }
 
-pub(super) fn analyze(table: &LoadTable) -> String {
-    format!("ANALYZE {}", rows_name(table))
-}
-
 pub(super) fn rows_name(table: &LoadTable) -> String {
     format!("pg_temp.{}", quoted(&format!("sluice_rows_{}", table.number)))
 }
@@ -96,11 +92,11 @@ pub(super) fn promote(table: &LoadTable) -> String {
     )
 }
 
-/// Rows that are there already, in the table or its shadow.
+/// Rows of the range that are there already, in the table or its shadow, and need not be written.
 pub(super) fn forget_present(table: &LoadTable) -> [String; 2] {
     [table_name(&table.name), table_name(&table.shadow())].map(|name| {
         format!(
-            "DELETE FROM {} r USING {name} t WHERE {} AND {}",
+            "DELETE FROM {} r USING {name} t WHERE {IN_RANGE} AND {} AND {}",
             rows_name(table),
             same(&table.identity, "t", "r"),
             same_lineage("t", "r")

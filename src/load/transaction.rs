@@ -19,7 +19,11 @@ const SESSION: &str = "SET LOCAL work_mem = '64MB'";
 
 /// Rows of a micro-batch meet few of a table: looking each up by its key beats reading the table.
 const BY_KEY: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
-const AS_PLANNED: &str = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
+/// What the table holds of a range is about as much as the micro-batch's rows: each side is read once. By its key a
+/// row would meet every loser of it in the shadow, and without statistics every row of the micro-batch.
+const BY_RANGE: &str = "SET LOCAL enable_nestloop = off";
+const AS_PLANNED: &str =
+    "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = on";
 
 /// Natural keys that facts name and that are no members yet, by dimension.
 type MissingMembers<'a> = BTreeMap<&'a str, (&'a Link, BTreeSet<String>)>;
@@ -303,21 +307,19 @@ impl Load<'_> {
         }
         let mut found = TableCounts::default();
         if mode == Mode::Replacing {
-            // without statistics the planner compares every row with every other
-            steps.batch(&reconcile_sql::analyze(table)).await?;
-            let (source, first, next) = self.range();
+            let range = self.range();
+            steps.batch(BY_RANGE).await?;
             if guarded!("retract") {
-                found.retracted = steps.execute_over(reconcile_sql::retract(table), source, first, next).await?;
-                steps.execute_over(reconcile_sql::retract_shadow(table), source, first, next).await?;
+                found.retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
+                steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
             }
+            for statement in reconcile_sql::forget_present(table) {
+                steps.execute_over(&statement, range).await?;
+            }
+            steps.batch(AS_PLANNED).await?;
             if found.retracted > 0 {
                 found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
             }
-            steps.batch(BY_KEY).await?;
-            for statement in reconcile_sql::forget_present(table) {
-                steps.execute(&statement).await?;
-            }
-            steps.batch(AS_PLANNED).await?;
         }
         if row_count > 0 {
             let outranked = steps.shadow_losers().await?;
@@ -352,8 +354,8 @@ impl Steps<'_> {
         self.transaction.execute(sql, &[]).await.map_err(self.failed())
     }
 
-    async fn execute_over(&self, sql: String, source: i64, first: i64, next: i64) -> Result<u64, LoadError> {
-        self.transaction.execute(&sql, &[&source, &first, &next]).await.map_err(self.failed())
+    async fn execute_over(&self, sql: &str, (source, first, next): (i64, i64, i64)) -> Result<u64, LoadError> {
+        self.transaction.execute(sql, &[&source, &first, &next]).await.map_err(self.failed())
     }
 
     /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.

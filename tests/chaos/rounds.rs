@@ -135,7 +135,7 @@ async fn dying_anywhere_and_broken_commits_and_requests_lose_and_double_nothing(
 /// Deals every kind in turn, in worlds of some faults each, until as many happened as asked for.
 /// `CHAOS_SEED` repeats what was chosen, `CHAOS_WORLD` just the world of that seed.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "for `make chaos`: takes about 17 minutes on two cores"]
+#[ignore = "for `make chaos`: takes about 20 minutes on two cores"]
 async fn as_many_faults_as_asked_for_lose_and_double_nothing() {
     let _alone = alone().await;
     let wanted = number("CHAOS_ROUNDS").unwrap_or(200) as usize;

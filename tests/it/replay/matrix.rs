@@ -193,7 +193,7 @@ cells! {
 const CELLS_AT_ONCE: usize = 4;
 
 /// `make chaos`
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "for `make chaos`: takes about 20 minutes on two cores"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn every_cell() {
     use Disturbance::{Crash, SecondReset};
