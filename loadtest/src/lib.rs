@@ -6,20 +6,26 @@
 //!      └──▶ ledger: what each row must become ──▶ verify ◀── observe
 //! ```
 //!
+//! For measuring, [`bulk`] writes the rows to local files with the totals that every engine must come to, and
+//! [`floor`] measures what none of them can do without; `benches/staging/` has the engines.
+//!
 //! # Contract
 //! The verifier knows what each row must become because the generator made it so, not because it decodes
 //! anything: no code is shared with the pipeline, which depends on this crate and not the other way round.
 //! It reads the S3 listing, Parquet files, PostgreSQL's warehouse tables and the ledger; never the catalog.
 
 pub mod announce;
+pub mod bulk;
 pub mod canonical;
 pub mod endpoints;
+pub mod floor;
 pub mod generate;
 pub mod ledger;
 pub mod observe;
 pub mod produce;
 pub mod verify;
 
+pub use bulk::{BulkPlan, FileFormat, generate_files};
 pub use endpoints::{Endpoints, S3Target};
 pub use generate::{Compression, Dataset};
 pub use produce::{ProducePlan, ProduceReport, Target, produce};

@@ -1,4 +1,4 @@
-//! `sluice-loadtest produce|verify`
+//! `sluice-loadtest produce|verify|generate|floor`
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sluice_loadtest::{Compression, Dataset, Endpoints, ProducePlan, Target, produce, verify};
+use sluice_loadtest::{
+    BulkPlan, Compression, Dataset, Endpoints, FileFormat, ProducePlan, Target, floor, generate_files, produce, verify,
+};
 
 /// Seeded load for Sluice, and an outside check of what became of it.
 #[derive(Debug, Parser)]
@@ -29,6 +31,83 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         examples: usize,
     },
+    /// Write files of seeded rows to local disk, and expected.json with what must become of them
+    Generate(GenerateArgs),
+    /// Measure reading files, finding their lines and compressing the pages of Parquet files; print JSON
+    Floor {
+        /// Folder of the raw files
+        #[arg(long = "in", value_name = "DIR")]
+        input: PathBuf,
+        /// Folder below which the Parquet files lie
+        #[arg(long, value_name = "DIR")]
+        parquet: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct GenerateArgs {
+    #[arg(long, default_value = "transactions")]
+    dataset: Dataset,
+    #[arg(long, default_value = "json")]
+    format: FileFormat,
+    #[arg(long, default_value = "none")]
+    compression: Compression,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As JSON lines before compression, whatever the format: 513, 64MiB, 1GiB
+    #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
+    bytes: u64,
+    /// The same of one file
+    #[arg(long, default_value = "64MiB", value_parser = parse_bytes)]
+    object_bytes: u64,
+    /// Mean length of a JSON line with its newline
+    #[arg(long, default_value_t = 513)]
+    row_bytes: usize,
+    #[arg(long, default_value_t = 0.01)]
+    dirty_share: f64,
+    /// Share of rows with the key of an earlier row of the same file
+    #[arg(long, default_value_t = 0.005)]
+    duplicate_share: f64,
+    /// Hours over which the rows are spread
+    #[arg(long, default_value_t = 24)]
+    hours: u32,
+    /// Leave dirty rows out; the good ones stay the same
+    #[arg(long)]
+    clean: bool,
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl GenerateArgs {
+    fn plan(&self) -> BulkPlan {
+        BulkPlan {
+            dataset: self.dataset,
+            format: self.format,
+            compression: self.compression,
+            seed: self.seed,
+            size_bytes: self.bytes,
+            object_bytes: self.object_bytes,
+            row_bytes: self.row_bytes,
+            dirty_share: self.dirty_share,
+            duplicate_share: self.duplicate_share,
+            hours: self.hours,
+            is_clean: self.clean,
+        }
+    }
+}
+
+/// A number with one of the units B, KiB, MiB, GiB, or none.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match &text[digits..] {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        unit => return Err(format!("`{unit}` is no unit: B, KiB, MiB or GiB")),
+    };
+    let count: u64 = text[..digits].parse().map_err(|_| "expected a number, then a unit: 64MiB".to_owned())?;
+    count.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,16 +208,23 @@ async fn main() -> ExitCode {
 }
 
 async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
-    let endpoints = Endpoints::from_env()?;
     match cli.command {
         Command::Produce(args) => {
-            println!("{}", produce(&endpoints, &args.plan(), &args.ledger).await?);
+            println!("{}", produce(&Endpoints::from_env()?, &args.plan(), &args.ledger).await?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Verify { ledger, examples } => {
-            let report = verify(&endpoints, &ledger).await?;
+            let report = verify(&Endpoints::from_env()?, &ledger).await?;
             print!("{}", report.display(examples));
             Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Generate(args) => {
+            println!("{}", serde_json::to_string(&generate_files(&args.plan(), &args.out)?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Floor { input, parquet } => {
+            println!("{}", serde_json::to_string(&floor::measure(&input, &parquet)?)?);
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Realistic rows with a known fate, the same for the same seed.
 
+mod bulk;
 mod dirty;
 mod rows;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canonical::{Canonical, bytes_hash};
 
+pub use bulk::{BulkGenerator, BulkRow, Dirt};
 pub use dirty::DIRTY_KINDS;
 
 /// What is produced: the connectors of the same names.

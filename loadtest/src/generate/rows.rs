@@ -62,7 +62,7 @@ fn product_id(product: u32) -> String {
     format!("p{product:04}")
 }
 
-fn rfc3339(milliseconds: i64) -> String {
+pub(super) fn rfc3339(milliseconds: i64) -> String {
     chrono::DateTime::from_timestamp_millis(milliseconds)
         .expect("times of the generator are within the calendar")
         .to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
