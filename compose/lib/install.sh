@@ -8,6 +8,7 @@ kafka_home="$tools/kafka-$KAFKA_VERSION"
 versitygw="$tools/versitygw-$VERSITYGW_VERSION/versitygw"
 monitoring="$tools/monitoring"
 reader="$tools/duckdb-$DUCKDB_VERSION"
+rivals_list="$repository/loadtest/benches/staging/requirements.txt"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -94,6 +95,22 @@ install_reader() {
   "$reader/bin/pip" install -q --disable-pip-version-check "duckdb==$DUCKDB_VERSION" || die "pip could not install DuckDB"
 }
 
+# the engines of the staging benchmark, PySpark's Java among them; says on standard output which python3 has them
+install_rivals() {
+  local rivals
+  rivals="$tools/rivals-$(sha256sum "$rivals_list" | cut -c 1-12)"
+  command -v java >/dev/null || apt_install default-jre-headless
+  if ! [ -e "$rivals/complete" ]; then
+    command -v python3 >/dev/null || apt_install python3 python3-venv
+    say "installing DuckDB, ClickHouse, Polars and PySpark (pip)"
+    rm -rf "$rivals"
+    python3 -m venv "$rivals" || { apt_install python3-venv && python3 -m venv "$rivals"; }
+    "$rivals/bin/pip" install -q --disable-pip-version-check -r "$rivals_list" >&2 || die "pip could not install them"
+    touch "$rivals/complete"
+  fi
+  echo "$rivals/bin/python3"
+}
+
 install_all() {
   mkdir -p "$tools"
   # two installs at once: the second waits, then finds everything
@@ -103,8 +120,9 @@ install_all() {
     --postgres-only) install_postgres ;;
     --monitoring) install_monitoring ;;
     --reader) install_reader ;;
+    --rivals) install_rivals ;;
     '') install_postgres; install_kafka; install_versitygw; command -v curl >/dev/null || apt_install curl ca-certificates ;;
-    *) die "install knows --postgres-only, --monitoring and --reader, not $1" ;;
+    *) die "install knows --postgres-only, --monitoring, --reader and --rivals, not $1" ;;
   esac
   exec 9>&-
 }

@@ -60,8 +60,7 @@ def main():
             CREATE TEMP TABLE taken AS
             SELECT CASE WHEN fits THEN NULL ELSE line END AS rejected, * EXCLUDE (line)
             FROM (SELECT *, {FITS} AS fits FROM (
-              SELECT line, unnest(CASE WHEN json_valid(line) THEN json_transform(line, '{{{structure}}}') END)
-              FROM {lines}))
+              SELECT line, unnest(json_transform(try_cast(line AS JSON), '{{{structure}}}')) FROM {lines}))
         """)
         db.execute(f"COPY (SELECT rejected FROM taken WHERE NOT fits) TO '{job.dead_letters}.parquet' ({WRITE})")
         rows = f"SELECT {CLEANED} FROM taken WHERE fits"
