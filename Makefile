@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos mutants up down bench lint fmt install
+.PHONY: help demo clean-demo test chaos mutants up down bench bench-staging lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -18,7 +18,7 @@ DEMO_DIR ?= sluice-demo
 ROUNDS ?= 200
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Build, then run the main job on embedded servers and verify the result
 	@compose/native install --postgres-only
@@ -59,6 +59,10 @@ bench: ## Run the whole job over a million rows, then a replay beside a first re
 	@compose/native install
 	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
 	  replay::speed::a_replay_beside_the_first_reading
+
+bench-staging: ## Measure `sluice stage` beside DuckDB, ClickHouse, Polars, PySpark and the floor (BENCH_ARGS="--bytes 256MiB")
+	cargo build --locked --profile optimized -p sluice -p sluice-loadtest
+	loadtest/benches/staging/run $(BENCH_ARGS)
 
 install: ## Install the servers that the tests need
 	@compose/native install

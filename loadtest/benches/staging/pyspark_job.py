@@ -1,8 +1,9 @@
-"""PySpark: lines as text, `from_json` in mode PERMISSIVE with `_corrupt_record`; rows that do not fit are kept."""
+"""PySpark, in mode PERMISSIVE: lines that are no JSON, or hold a value of another type, come with their text as
+`_corrupt_record`. Other rows that do not fit are kept as JSON written anew; reading the lines as text and parsing
+them by `from_json`, which would keep theirs too, costs a seventh more."""
 
 import os
 
-from pyspark import StorageLevel
 from pyspark.sql import SparkSession, Window
 from pyspark.sql import functions as f
 
@@ -19,6 +20,7 @@ def session(job):
     for name, value in {
         "spark.driver.memory": MEMORY,
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(2 * job.threads),
         "spark.sql.parquet.compression.codec": "zstd",
@@ -40,8 +42,7 @@ def main():
     spark = session(job)
     schema = FIELDS if job.clean else f"{FIELDS}, _corrupt_record STRING"
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": "_corrupt_record"}
-    lines = spark.read.text(job.files)
-    rows = lines.select("value", f.from_json("value", schema, options).alias("row")).select("value", "row.*")
+    rows = spark.read.schema(schema).options(**options).json(job.files)
     fits = (
         f.col("transaction_id").rlike(UUID) & f.col("user_id").isNotNull() & f.col("occurred_at").isNotNull()
         & (f.col("amount") > 0) & (f.col("quantity").isNull() | f.col("quantity").between(1, 10000))
@@ -68,7 +69,9 @@ def main():
     good = good.withColumn("hour", f.date_format("occurred_at", "HH"))
     good.write.partitionBy("source", "date", "hour").parquet(job.data)
     if not job.clean:
-        rows.where("NOT fits").select("value").coalesce(1).write.parquet(job.dead_letters)
+        columns = [column for column in rows.columns if column not in ("fits", "_corrupt_record")]
+        text = f.coalesce("_corrupt_record", f.to_json(f.struct(*columns))).alias("rejected")
+        rows.where("NOT fits").select(text).coalesce(1).write.parquet(job.dead_letters)
     spark.stop()
 
 
