@@ -16,10 +16,10 @@ RATIOS = {
 
 
 def summed(samples):
-    """Median and minimum of what an engine's samples cost. Rates are of input bytes as they lie on disk."""
+    """Median and minimum of what an engine's samples cost. Rates are of the input before compression."""
     of = lambda key: [sample[key] for sample in samples]
     cpu, wall = statistics.median(of("cpu_seconds")), statistics.median(of("seconds"))
-    megabytes = samples[0]["bytes_in"] / 1e6
+    megabytes = samples[0]["unpacked_bytes"] / 1e6
     return {
         "input": samples[0]["input"],
         "bytes_in": samples[0]["bytes_in"],
@@ -66,7 +66,7 @@ def result(samples, options, processor):
 def table(found):
     heads = ["engine", "input", "MB in", "CPU s min", "median", "MB/CPU-s", "wall s", "MB/s", "krows/s", "RSS MiB", "MB out"]
     rows = [
-        [name, each["input"], f"{each['bytes_in'] / 1e6:.0f}", f"{each['cpu_seconds_min']:.2f}",
+        [name, each["input"], f"{each['unpacked_bytes'] / 1e6:.0f}", f"{each['cpu_seconds_min']:.2f}",
          f"{each['cpu_seconds']:.2f}", f"{each['mb_per_cpu_s']:.1f}", f"{each['seconds']:.2f}", f"{each['mb_per_s']:.1f}",
          f"{each['rows_per_s'] / 1e3:.0f}", f"{each['rss_mib']:.0f}", f"{each['bytes_out'] / 1e6:.1f}"]
         for name, each in found["engines"].items()
