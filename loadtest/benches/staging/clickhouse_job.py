@@ -1,6 +1,5 @@
 """ClickHouse, by chdb, on cleaned input: told to skip errors it loses good rows too, and it keeps no rejects.
-
-Not in memory at once: with duplicates to remove, rows go into a table of the session first.
+With duplicates to remove, rows go into a table in memory first, so that they are parsed once.
 """
 
 import os
@@ -52,7 +51,7 @@ def main():
         INSERT INTO FUNCTION file('{os.path.abspath(job.data)}/{{_partition_id}}/part.parquet', Parquet)
         PARTITION BY concat('source=', source, '/date=', toString(toDate(occurred_at)), '/hour=',
                             leftPad(toString(toHour(occurred_at)), 2, '0'))
-        SELECT * FROM ({rows}) SETTINGS {SETTINGS}
+        SELECT * REPLACE (toString(transaction_id) AS transaction_id) FROM ({rows}) SETTINGS {SETTINGS}
     """)
     session.close()
 

@@ -81,7 +81,9 @@ def main():
             ORDER BY updated_at DESC
         """
         rows = f"{rows} UNION ALL ({twice})"
-    partitioned = "SELECT *, occurred_at::DATE AS date, lpad(hour(occurred_at)::VARCHAR, 2, '0') AS hour"
+    # ids are text in the lake; until here they are sixteen bytes
+    partitioned = """SELECT * REPLACE (transaction_id::VARCHAR AS transaction_id), occurred_at::DATE AS date,
+      lpad(hour(occurred_at)::VARCHAR, 2, '0') AS hour"""
     db.execute(f"COPY ({partitioned} FROM ({rows})) TO '{job.data}' ({WRITE}, PARTITION_BY (source, date, hour))")
 
 

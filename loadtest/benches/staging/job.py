@@ -3,7 +3,8 @@
 The job: read JSON lines; keep the rows that hold each column in its type, have those that are required, and whose
 amount is above 0 and whose quantity is null or from 1 to 10,000; trim `currency`, `source` and `user_id`, raise
 `currency`, put USD and unknown where they are null or empty; of rows with one (transaction_id, occurred_at) keep
-the newest by `updated_at`; write OUT/data/source=…/date=…/hour=…/*.parquet, zstd level 1. Where an engine can keep
+the newest by `updated_at`; write OUT/data/source=…/date=…/hour=…/*.parquet, zstd level 1, ids as text in lower
+case, amounts as decimals, times as timestamps, `attributes` as JSON text. Where an engine can keep
 the rows that do not fit, it writes them with their text below OUT/dead-letters.
 """
 

@@ -83,7 +83,8 @@ def run(command, log, environment=None, timeout_seconds=3600):
         watch.start()
         alarm = threading.Timer(timeout_seconds, lambda: os.killpg(child.pid, signal.SIGKILL))
         alarm.start()
-        output = child.stdout.read()
+        with child.stdout:
+            output = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.monotonic() - began
         child.returncode = os.waitstatus_to_exitcode(status)
