@@ -12,6 +12,7 @@ pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod settled;
+pub mod stage;
 pub mod status;
 pub mod topics;
 pub mod validate;
@@ -57,6 +58,8 @@ pub enum Command {
     Demo(demo::DemoArgs),
     /// Check connectors and topics, without any server
     Validate(validate::ValidateArgs),
+    /// Take local files through a connector into Parquet files, without any server
+    Stage(stage::StageArgs),
     /// Compare the Kafka topics with `topics/`, or make them so
     Topics(topics::TopicsArgs),
     /// Bring the catalog's and the warehouse's schema up to date
@@ -121,6 +124,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Run(args) => Box::pin(run::run(&cli.settings, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args, &mut out)).await,
         Command::Validate(args) => validate::run(args, &mut out).map_err(Into::into),
+        Command::Stage(args) => stage::run(&cli.settings, args, &mut out).await,
         Command::Topics(args) => topics::run(&cli.settings, args, &mut out).await,
         Command::Migrate(args) => migrate::run(&cli.settings, args, &mut out).await,
         Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,

@@ -10,6 +10,7 @@ const COMMANDS: &[&[&str]] = &[
     &["run"],
     &["demo"],
     &["validate"],
+    &["stage"],
     &["topics"],
     &["topics", "plan"],
     &["topics", "apply"],

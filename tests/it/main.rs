@@ -10,6 +10,7 @@ mod dead_letters;
 mod hostile;
 mod layers;
 mod loading;
+mod local;
 mod masks;
 mod objects;
 mod operations;

@@ -1,0 +1,261 @@
+//! `sluice stage`: local files become the Parquet files that the pipeline would put into the lake.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::commit::{BatchLimits, Fill};
+use crate::config::{Connector, Limits};
+use crate::decode::{self, DecodeLimits};
+use crate::error::ErrorKind;
+use crate::stage;
+use crate::transform::{self, TransformError, TransformPlan, Transformed};
+use crate::types::{
+    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
+};
+
+/// Bucket of dead letters whose object was a local file.
+const LOCAL_BUCKET: &str = "file";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("{} holds files already: give an empty folder or a new one", folder.display())]
+    FolderInUse { folder: PathBuf },
+    #[error("could not read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("could not write {}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("could not plan or clean")]
+    Transform(#[from] TransformError),
+    #[error("could not encode")]
+    Encode(#[from] stage::StageError),
+}
+
+impl StageError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
+            Self::Transform(source) => source.kind(),
+            Self::Encode(source) => source.kind(),
+        }
+    }
+}
+
+pub struct StageJob {
+    pub connector: Arc<Connector>,
+    pub limits: Limits,
+    /// Each is an object, in the order of their offsets.
+    pub files: Vec<PathBuf>,
+    /// `data/…` and `dead-letters/…` are written below it.
+    pub out: PathBuf,
+    /// Micro-batches worked on at once, each on a thread of its own.
+    pub threads: usize,
+}
+
+/// What became of every row: `rows_in = rows_out + filtered + duplicates + rejected` (`rows_in` of objects that could be
+/// read at all).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageReport {
+    pub files_in: u64,
+    /// As they lie on disk.
+    pub bytes_in: u64,
+    pub unpacked_bytes: u64,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub filtered: u64,
+    pub duplicates: u64,
+    pub rejected: u64,
+    /// Files that could not be read as a whole; each is one dead letter.
+    pub quarantined: u64,
+    /// Rows and files, by reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
+    pub files_out: u64,
+    pub bytes_out: u64,
+}
+
+impl StageReport {
+    fn add(&mut self, other: Self) {
+        self.files_in += other.files_in;
+        self.bytes_in += other.bytes_in;
+        self.unpacked_bytes += other.unpacked_bytes;
+        self.rows_in += other.rows_in;
+        self.rows_out += other.rows_out;
+        self.filtered += other.filtered;
+        self.duplicates += other.duplicates;
+        self.rejected += other.rejected;
+        self.quarantined += other.quarantined;
+        for (reason, count) in other.dead_letters {
+            *self.dead_letters.entry(reason).or_default() += count;
+        }
+        self.files_out += other.files_out;
+        self.bytes_out += other.bytes_out;
+    }
+}
+
+/// Blocks until every file is staged, or one cannot be: then the other threads end with the micro-batch at hand.
+pub fn stage_files(job: &StageJob) -> Result<StageReport, StageError> {
+    for kind in [FileKind::Data, FileKind::DeadLetter] {
+        let folder = job.out.join(kind.prefix());
+        if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(StageError::FolderInUse { folder });
+        }
+    }
+    let plan = TransformPlan::new(&job.connector)?;
+    let next_file = AtomicUsize::new(0);
+    let threads = job.threads.clamp(1, job.files.len().max(1));
+    let results: Vec<Result<StageReport, StageError>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Worker::new(job, &plan).run(&next_file))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let mut report = StageReport::default();
+    for result in results {
+        report.add(result?);
+    }
+    Ok(report)
+}
+
+/// One thread's open micro-batch.
+struct Worker<'a> {
+    job: &'a StageJob,
+    plan: &'a TransformPlan,
+    batch_limits: BatchLimits,
+    decode_limits: DecodeLimits,
+    topic_partition: TopicPartition,
+    fill: Fill,
+    rows: Vec<OriginRows>,
+    dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    folders: BTreeSet<PathBuf>,
+    report: StageReport,
+}
+
+impl<'a> Worker<'a> {
+    fn new(job: &'a StageJob, plan: &'a TransformPlan) -> Self {
+        Self {
+            job,
+            plan,
+            batch_limits: BatchLimits::new(&job.limits),
+            decode_limits: DecodeLimits::new(&job.limits),
+            topic_partition: TopicPartition::new("local", 0),
+            fill: Fill::default(),
+            rows: Vec::new(),
+            dead_letters: Vec::new(),
+            folders: BTreeSet::new(),
+            report: StageReport::default(),
+        }
+    }
+
+    fn run(mut self, next_file: &AtomicUsize) -> Result<StageReport, StageError> {
+        loop {
+            let number = next_file.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = self.job.files.get(number) else { break };
+            if let Err(error) = self.read(number, path) {
+                // nobody begins another one
+                next_file.store(self.job.files.len(), Ordering::Relaxed);
+                return Err(error);
+            }
+            if self.batch_limits.reached(self.fill) {
+                self.write()?;
+            }
+        }
+        self.write()?;
+        Ok(self.report)
+    }
+
+    fn read(&mut self, number: usize, path: &Path) -> Result<(), StageError> {
+        let failed = |source| StageError::Read { path: path.to_owned(), source };
+        let bytes = Bytes::from(std::fs::read(path).map_err(failed)?);
+        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(failed)?;
+        let origin = Origin { message_offset: number as i64, record: 0, time: modified.into(), order_hash: 0 };
+        self.report.files_in += 1;
+        self.report.bytes_in += bytes.len() as u64;
+        self.fill.offsets += 1;
+        let decoded = match decode::decode_object(&self.job.connector, bytes.clone(), &self.decode_limits) {
+            Ok(decoded) => decoded,
+            Err(fault) => {
+                self.report.quarantined += 1;
+                let letter = self.letter(&origin, path, fault.reason(), fault.to_string(), bytes);
+                self.keep(letter, &origin);
+                return Ok(());
+            }
+        };
+        drop(bytes);
+        self.fill.rows += decoded.row_count;
+        self.fill.bytes += decoded.unpacked_bytes;
+        self.report.rows_in += decoded.row_count;
+        self.report.unpacked_bytes += decoded.unpacked_bytes;
+        let Transformed { batches, rejects, filtered, .. } = transform::apply(self.plan, decoded)?;
+        self.report.filtered += filtered;
+        self.report.rejected += rejects.len() as u64;
+        for reject in rejects {
+            let letter = DeadLetter {
+                row: Some(reject.row),
+                byte_offset: Some(reject.byte_offset),
+                ..self.letter(&origin, path, reject.reason, reject.detail, reject.bytes)
+            };
+            self.keep(letter, &origin);
+        }
+        self.rows.push(OriginRows { origin, batches });
+        Ok(())
+    }
+
+    fn letter(&self, origin: &Origin, path: &Path, reason: RejectReason, detail: String, bytes: Bytes) -> DeadLetter {
+        DeadLetter {
+            connector: self.job.connector.name.clone(),
+            reason,
+            detail,
+            message_offset: origin.message_offset,
+            record: Some(origin.record),
+            row: None,
+            byte_offset: None,
+            object: Some(ObjectLocation { bucket: LOCAL_BUCKET.to_owned(), key: path.to_string_lossy().into_owned() }),
+            object_version: None,
+            bytes,
+        }
+    }
+
+    fn keep(&mut self, letter: DeadLetter, origin: &Origin) {
+        *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
+        self.dead_letters.push((letter, origin.time));
+    }
+
+    /// Dedupes, encodes and writes the open micro-batch; the next file opens another.
+    fn write(&mut self) -> Result<(), StageError> {
+        self.fill = Fill::default();
+        let id = MicroBatchId::generate();
+        let connector = &self.job.connector;
+        let (rows, duplicates) = transform::dedupe(connector, std::mem::take(&mut self.rows))?;
+        self.report.duplicates += duplicates;
+        let mut files = stage::encode(connector, &self.topic_partition, id, &rows)?;
+        drop(rows);
+        let dead_letters = std::mem::take(&mut self.dead_letters);
+        let revisions = |_: &str| (connector.revision.clone(), connector.schema_revision.clone());
+        files.extend(stage::encode_dead_letters(&self.topic_partition, id, &dead_letters, revisions)?);
+        for file in &files {
+            self.put(id, file)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, id: MicroBatchId, file: &StagedFile) -> Result<(), StageError> {
+        let path = self.job.out.join(stage::published_key(id, file));
+        let failed = |source| StageError::Write { path: path.clone(), source };
+        if let Some(folder) = path.parent().filter(|folder| !self.folders.contains(*folder)) {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+            self.folders.insert(folder.to_owned());
+        }
+        std::fs::write(&path, &file.bytes).map_err(failed)?;
+        self.report.files_out += 1;
+        self.report.bytes_out += file.bytes.len() as u64;
+        if file.kind == FileKind::Data {
+            self.report.rows_out += file.row_count;
+        }
+        Ok(())
+    }
+}
