@@ -1,6 +1,8 @@
 //! Replays of every kind, over transforms that changed meanwhile, disturbed in the middle: the end state is that of a
 //! fresh run over the same input.
 
+use std::collections::HashMap;
+
 use futures::stream::{self, StreamExt};
 use sluice_loadtest::Dataset;
 
@@ -71,7 +73,7 @@ impl Cell {
     }
 
     fn name(&self) -> String {
-        format!("{:?} × {:?} × {:?}", self.reset, self.transform, self.disturbance)
+        name(self.reset, self.transform, self.disturbance)
     }
 
     async fn run(self) {
@@ -120,9 +122,10 @@ impl Cell {
         }
     }
 
-    /// In the middle of the replay, which is waited for.
+    /// In the middle of the replay, which is waited for and made long enough to be met.
     async fn disturb(&self, middle: &[i64]) {
-        let running = self.world.run();
+        let lingers = HashMap::from([("FAILPOINTS".to_owned(), "batch.objects_read=return(linger:1500)".to_owned())]);
+        let running = self.world.run_with(&lingers, &[]);
         let catalog = self.world.catalog().await;
         wait_for("the middle of the replay", || async {
             let sql = "SELECT EXISTS (SELECT FROM catalog.source_partition p JOIN catalog.replay r USING (source_partition_id)
@@ -164,6 +167,10 @@ impl Cell {
     }
 }
 
+fn name(reset: Reset, transform: Transform, disturbance: Disturbance) -> String {
+    format!("{reset:?} × {transform:?} × {disturbance:?}")
+}
+
 macro_rules! cells {
     ($($name:ident: $reset:ident, $transform:ident, $disturbance:ident;)+) => {
         $(#[tokio::test(flavor = "multi_thread")]
@@ -192,7 +199,7 @@ cells! {
 /// Cells at a time: most of their time is waiting.
 const CELLS_AT_ONCE: usize = 4;
 
-/// `make chaos`
+/// `make chaos`. `CHAOS_CELL` repeats those whose name contains it: `MidBatch × Same`.
 #[ignore = "for `make chaos`: takes about 20 minutes on two cores"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn every_cell() {
@@ -205,7 +212,10 @@ async fn every_cell() {
             cells.extend([Crash, SecondReset].map(|disturbance| (reset, transform, disturbance)));
         }
     }
+    let wanted = std::env::var("CHAOS_CELL").unwrap_or_default();
+    cells.retain(|(reset, transform, disturbance)| name(*reset, *transform, *disturbance).contains(&wanted));
     let count = cells.len();
+    assert!(count > 0, "no cell is called `{wanted}`");
     let run = |(reset, transform, disturbance)| async move {
         let cell = Cell::new(reset, transform, disturbance).await;
         let name = cell.name();
