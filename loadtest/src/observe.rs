@@ -58,29 +58,6 @@ pub struct Observed {
 
 const GETS_IN_FLIGHT: usize = 8;
 
-/// The columns of a dataset, in the order in which they are hashed.
-fn columns(dataset: Dataset) -> &'static [&'static str] {
-    match dataset {
-        Dataset::Transactions => &[
-            "transaction_id",
-            "user_id",
-            "product_id",
-            "amount",
-            "currency",
-            "quantity",
-            "source",
-            "occurred_at",
-            "updated_at",
-            "attributes",
-        ],
-        Dataset::Events | Dataset::DirectEvents => {
-            &["event_id", "user_id", "product_id", "event_type", "session_id", "source", "occurred_at", "properties"]
-        }
-        Dataset::Users => &["user_id", "email", "name", "country", "source", "updated_at"],
-        Dataset::Products => &["product_id", "name", "brand", "category", "price", "currency", "source", "updated_at"],
-    }
-}
-
 /// Reads lake and warehouse whole.
 pub async fn observe(endpoints: &Endpoints) -> Result<Observed> {
     let mut observed = Observed { warehouse: warehouse(endpoints).await?, ..Observed::default() };
@@ -172,7 +149,7 @@ fn key_of(dataset: Dataset, value: impl Fn(&str) -> Result<String>) -> Result<St
 
 fn lake_rows(key: &str, batch: &RecordBatch) -> Result<Vec<LakeRow>> {
     let dataset = dataset_of(key).with_context(|| format!("{key} belongs to no dataset of the load tool"))?;
-    let mut names = columns(dataset).to_vec();
+    let mut names = dataset.columns().to_vec();
     if dataset == Dataset::Events {
         names.push("_rescued");
     }
@@ -251,7 +228,7 @@ async fn warehouse(endpoints: &Endpoints) -> Result<Vec<WarehouseRow>> {
     let client = endpoints.warehouse().await?;
     let mut found = Vec::new();
     for dataset in Dataset::OBJECTS {
-        let (table, names) = (dataset.table(), columns(*dataset));
+        let (table, names) = (dataset.table(), dataset.columns());
         let rows = client.query(query(table), &[]).await.with_context(|| format!("could not read {table:?}"))?;
         for row in rows {
             let values: Vec<Canonical> = names

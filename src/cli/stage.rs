@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::{EXIT_DONE, EXIT_REFUSED, OutputFormat, SettingsArgs};
-use crate::pipeline::{StageError, StageJob, StageReport, stage_files};
+use crate::pipeline::{LocalError, StageJob, StageReport, stage_files};
 use crate::telemetry;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -44,7 +44,7 @@ pub async fn run(settings: &SettingsArgs, args: &StageArgs, out: &mut dyn Write)
     let started = Instant::now();
     let staged = tokio::task::spawn_blocking(move || stage_files(&job)).await.context("staging panicked")?;
     let report = match staged {
-        Err(error @ StageError::FolderInUse { .. }) => {
+        Err(error @ LocalError::FolderInUse { .. }) => {
             writeln!(out, "{error}")?;
             return Ok(EXIT_REFUSED);
         }

@@ -220,17 +220,10 @@ impl Collected {
         self.ledgers.rows_in(name, RowOutcome::Filtered, rows.filtered);
         self.ledgers.rows_in(name, RowOutcome::Rejected, rows.rejects.len() as u64);
         let origin = &rows.rows.origin;
+        let location = rows.object.as_ref().map(|version| &version.location);
         let letters = rows.rejects.iter().map(|reject| DeadLetter {
-            connector: name.clone(),
-            reason: reject.reason,
-            detail: reject.detail.clone(),
-            message_offset: origin.message_offset,
-            record: Some(origin.record),
-            row: Some(reject.row),
-            byte_offset: Some(reject.byte_offset),
-            object: rows.object.as_ref().map(|version| version.location.clone()),
             object_version: rows.object.as_ref().map(|version| version.version.clone()),
-            bytes: reject.bytes.clone(),
+            ..DeadLetter::of_row(name, origin, reject, location.cloned())
         });
         self.dead_letters.extend(letters.map(|letter| (letter, time)));
         let entry = self.rows.entry(name.clone()).or_insert_with(|| (Arc::clone(&rows.connector), Vec::new()));

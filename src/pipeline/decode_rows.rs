@@ -9,9 +9,9 @@ use super::decode_task::{Fault, on_cpu_thread};
 use super::overrides::Overrides;
 use super::process::{Manner, ProcessError, ProcessedRows};
 use crate::config::Connector;
-use crate::decode;
+use crate::decode::{self, DecodeLimits};
 use crate::telemetry::metrics;
-use crate::transform;
+use crate::transform::{self, TransformPlan, Transformed};
 use crate::types::{ObjectVersion, Origin, OriginRows, RejectReason};
 
 pub(super) enum Input {
@@ -30,7 +30,33 @@ pub(super) struct DecodeJob {
     pub(super) manner: Manner,
 }
 
-/// Decodes, cleans and checks on a thread for CPU work.
+/// What stands in one object or record, before corrections.
+pub(super) struct ReadRows {
+    pub(super) transformed: Transformed,
+    /// Rows read, rejected ones included.
+    pub(super) row_count: u64,
+    pub(super) unpacked_bytes: u64,
+}
+
+/// Decodes, cleans and checks. CPU work: not on an async thread.
+pub(super) fn read_rows(
+    connector: &Connector,
+    plan: &TransformPlan,
+    limits: &DecodeLimits,
+    input: Input,
+) -> Result<ReadRows, Fault> {
+    let decoded = match input {
+        Input::Object(bytes) => decode::decode_object(connector, bytes, limits)
+            .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
+        Input::Record(value) => decode::decode_record(connector, value, limits),
+    };
+    let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
+    let transformed = transform::apply(plan, decoded)
+        .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
+    Ok(ReadRows { transformed, row_count, unpacked_bytes })
+}
+
+/// Decodes, cleans, checks and corrects on a thread for CPU work.
 pub(super) async fn decode_rows(
     context: &Arc<TransformContext>,
     job: DecodeJob,
@@ -41,17 +67,9 @@ pub(super) async fn decode_rows(
     let work = move || {
         let _others = others;
         crate::telemetry::fail_point!("object.decoding"; object.as_ref().map_or("", |object| &object.location.key));
-        let limits = &context.decode_limits;
-        let decoded = match input {
-            Input::Object(bytes) => decode::decode_object(&connector, bytes, limits)
-                .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
-            Input::Record(value) => decode::decode_record(&connector, value, limits),
-        };
-        let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
+        let (plan, limits) = (context.plan(&connector), &context.decode_limits);
+        let ReadRows { mut transformed, row_count, unpacked_bytes } = read_rows(&connector, plan, limits, input)?;
         metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        let plan = context.plan(&connector);
-        let mut transformed = transform::apply(plan, decoded)
-            .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
         for (expectation, count) in &transformed.failures {
             metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
         }

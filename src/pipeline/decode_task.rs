@@ -4,6 +4,8 @@
 //! stop its topic partition for good. The panic's own words go to standard error and nowhere else: they may hold
 //! a part of the bytes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use tokio::task::JoinError;
 
@@ -38,15 +40,17 @@ impl Fault {
     }
 }
 
-/// Runs `work` to its end; where it panics, that is the fault of its input. An error says that it was cancelled.
+/// Runs `work` to its end; where it panics, that is the fault of its input.
+pub(super) fn catching<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // what it worked on is dropped with it
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Fault::panicked()))
+}
+
+/// The same on a thread for CPU work. An error says that it was cancelled.
 pub(super) async fn on_cpu_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<Result<T, Fault>, JoinError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done),
-        Err(error) if error.is_panic() => Ok(Err(Fault::panicked())),
-        Err(error) => Err(error),
-    }
+    tokio::task::spawn_blocking(|| catching(work)).await
 }
 
 #[cfg(test)]

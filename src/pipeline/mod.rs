@@ -40,7 +40,7 @@ pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};
 pub use letters::{Letters, LettersError};
 pub use load_worker::LoadWorker;
-pub use local::{StageError, StageJob, StageReport, stage_files};
+pub use local::{LocalError, StageJob, StageReport, stage_files};
 pub use overrides::{Misfit, check_correction};
 pub use reload::{ReloadError, Reloaded, reload};
 pub use run::{Role, RunError, RunHandle, run};

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use super::{MicroBatchId, ObjectLocation};
+use super::{MicroBatchId, ObjectLocation, Origin, RowReject};
 
 /// Why something is a dead letter: a closed set, the `reason` of files, catalog and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,6 +113,22 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// Of a row that does not fit.
+    pub fn of_row(connector: &str, origin: &Origin, reject: &RowReject, object: Option<ObjectLocation>) -> Self {
+        Self {
+            connector: connector.to_owned(),
+            reason: reject.reason,
+            detail: reject.detail.clone(),
+            message_offset: origin.message_offset,
+            record: Some(origin.record),
+            row: Some(reject.row),
+            byte_offset: Some(reject.byte_offset),
+            object,
+            object_version: None,
+            bytes: reject.bytes.clone(),
+        }
+    }
+
     pub fn place(&self) -> LetterPlace {
         LetterPlace { message_offset: self.message_offset, record: self.record, row: self.row }
     }

@@ -155,6 +155,33 @@ fn a_file_that_cannot_be_unpacked_is_a_dead_letter_and_costs_its_neighbours_noth
 }
 
 #[test]
+fn an_expectation_that_stops_the_connector_ends_the_run() {
+    let folder = Folder::new();
+    let connectors = folder.0.join("connectors");
+    std::fs::create_dir_all(&connectors).expect("the folder is ours");
+    for entry in
+        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("connectors")).expect("the project has it")
+    {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = std::fs::read_to_string(&path).expect("a connector");
+            let text = text.replace("amount > 0\", on_fail: reject", "amount > 0\", on_fail: fail");
+            std::fs::write(connectors.join(path.file_name().expect("a file")), text).expect("the folder is ours");
+        }
+    }
+    let file = folder.0.join("rows.json");
+    let row = r#"{"transaction_id":"6b1f2f5e-8b1a-4c1d-9a1e-0a1b2c3d4e5f","user_id":"u1","amount":-1,"occurred_at":"2026-01-31T12:00:00Z"}"#;
+    std::fs::write(&file, row).expect("the folder is ours");
+    let out = folder.0.join("out");
+    let args = ["--set".to_owned(), format!("connectors_dir={}", connectors.display())];
+    let output = stage(std::slice::from_ref(&file), &out, &args.each_ref().map(String::as_str));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("amount_positive") && error.contains("rows.json"), "{error}");
+    assert!(parquet_files(&out).is_empty(), "nothing of that micro-batch is written");
+}
+
+#[test]
 fn a_file_that_is_not_there_and_an_unknown_connector_are_named() {
     let folder = Folder::new();
     let missing = folder.0.join("missing.json");

@@ -13,10 +13,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::DateTime;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
-use crate::generate::{BulkRow, Compression, Dirt};
+use crate::generate::{BulkRow, Compression, Dataset, Dirt};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FileFormat {
@@ -43,19 +44,6 @@ pub(super) fn supported(format: FileFormat, compression: Compression) -> Result<
     Ok(())
 }
 
-/// In the order in which the generator writes them.
-const COLUMNS: &[&str] = &[
-    "transaction_id",
-    "user_id",
-    "product_id",
-    "amount",
-    "currency",
-    "quantity",
-    "source",
-    "occurred_at",
-    "updated_at",
-    "attributes",
-];
 const PARQUET_ROWS: usize = 8192;
 /// What Parquet holds of a column: `amount` is decimal(12,2), times are milliseconds in UTC.
 const PRECISION: u8 = 12;
@@ -74,7 +62,7 @@ impl Encoder {
             FileFormat::Json => Self::Json(Counted::new(file, compression)?),
             FileFormat::Csv => {
                 let mut out = Counted::new(file, compression)?;
-                out.write_all(COLUMNS.join(",").as_bytes())?;
+                out.write_all(column_names().join(",").as_bytes())?;
                 out.write_all(b"\n")?;
                 Self::Csv(out)
             }
@@ -102,6 +90,10 @@ impl Encoder {
             Self::Parquet(rows) => rows.finish(),
         }
     }
+}
+
+fn column_names() -> &'static [&'static str] {
+    Dataset::Transactions.columns()
 }
 
 enum Stream {
@@ -149,7 +141,7 @@ impl Counted {
 fn csv_line(row: &BulkRow) -> String {
     let mut line = String::with_capacity(512);
     // cut short: the header promises more fields
-    let fields = if row.dirt == Some(Dirt::MalformedJson) { 2 } else { COLUMNS.len() };
+    let fields = if row.dirt == Some(Dirt::MalformedJson) { 2 } else { column_names().len() };
     for (index, (_, value)) in row.fields().take(fields).enumerate() {
         if index > 0 {
             line.push(',');
@@ -239,8 +231,9 @@ pub(super) struct ParquetRows {
 
 impl ParquetRows {
     fn new(file: File, compression: Compression) -> Result<Self> {
-        let columns = COLUMNS.iter().map(|name| Column::new(name)).collect::<Result<Vec<_>>>()?;
-        let fields = COLUMNS.iter().zip(&columns).map(|(name, column)| Field::new(*name, column.data_type(), true));
+        let columns = column_names().iter().map(|name| Column::new(name)).collect::<Result<Vec<_>>>()?;
+        let fields =
+            column_names().iter().zip(&columns).map(|(name, column)| Field::new(*name, column.data_type(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let codec = match compression {
             Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(1)?),
@@ -273,7 +266,7 @@ impl ParquetRows {
             self.write()?;
         }
         let metadata = self.writer.close()?;
-        let page_bytes = metadata.row_groups().iter().map(|group| group.total_byte_size()).sum::<i64>();
+        let page_bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
         u64::try_from(page_bytes).context("a Parquet file of negative size")
     }
 }

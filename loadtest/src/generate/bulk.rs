@@ -276,15 +276,12 @@ mod tests {
         let mut dirt = BTreeMap::new();
         for row in rows(1, 10_000) {
             let value = serde_json::from_slice::<Value>(&row.line());
-            match row.dirt {
-                Some(kind) => {
-                    *dirt.entry(kind).or_insert(0) += 1;
-                    assert_eq!(value.is_err(), kind == Dirt::MalformedJson);
-                }
-                None => {
-                    let value = value.expect("a good row is JSON");
-                    assert!(value["amount"].is_number() && value["occurred_at"].is_string(), "{value}");
-                }
+            if let Some(kind) = row.dirt {
+                *dirt.entry(kind).or_insert(0) += 1;
+                assert_eq!(value.is_err(), kind == Dirt::MalformedJson);
+            } else {
+                let value = value.expect("a good row is JSON");
+                assert!(value["amount"].is_number() && value["occurred_at"].is_string(), "{value}");
             }
         }
         assert_eq!(dirt.len(), 5, "{dirt:?}");

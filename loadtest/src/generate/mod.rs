@@ -51,6 +51,36 @@ impl Dataset {
             Self::Products => Table::Products,
         }
     }
+
+    /// Its columns, in the order in which they are generated and hashed.
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Transactions => &[
+                "transaction_id",
+                "user_id",
+                "product_id",
+                "amount",
+                "currency",
+                "quantity",
+                "source",
+                "occurred_at",
+                "updated_at",
+                "attributes",
+            ],
+            Self::Events | Self::DirectEvents => &[
+                "event_id",
+                "user_id",
+                "product_id",
+                "event_type",
+                "session_id",
+                "source",
+                "occurred_at",
+                "properties",
+            ],
+            Self::Users => &["user_id", "email", "name", "country", "source", "updated_at"],
+            Self::Products => &["product_id", "name", "brand", "category", "price", "currency", "source", "updated_at"],
+        }
+    }
 }
 
 impl fmt::Display for Dataset {

@@ -1,4 +1,12 @@
-//! `sluice stage`: local files become the Parquet files that the pipeline would put into the lake.
+//! The way from bytes to files without any server: local files in, the files of a lake out.
+//!
+//! # Contract
+//! What happens to a row is what the pipeline does with it: the same decoding, cleaning, expectations, dedupe and
+//! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. A file stands for an object, its
+//! place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
+//! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
+//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters and the breaker
+//! are the pipeline's alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,37 +16,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::decode_rows::{Input, ReadRows, read_rows};
+use super::decode_task::{Fault, catching};
 use crate::commit::{BatchLimits, Fill};
 use crate::config::{Connector, Limits};
-use crate::decode::{self, DecodeLimits};
+use crate::decode::DecodeLimits;
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::{self, TransformError, TransformPlan, Transformed};
+use crate::transform::{self, TransformError, TransformPlan};
 use crate::types::{
-    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
+    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, StagedFile, TopicPartition,
 };
 
 /// Bucket of dead letters whose object was a local file.
 const LOCAL_BUCKET: &str = "file";
 
 #[derive(Debug, thiserror::Error)]
-pub enum StageError {
+pub enum LocalError {
     #[error("{} holds files already: give an empty folder or a new one", folder.display())]
     FolderInUse { folder: PathBuf },
     #[error("could not read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("could not write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
-    #[error("could not plan or clean")]
+    #[error("a row of {} fails expectation `{expectation}`, which stops connector `{connector}`", path.display())]
+    Stopped { connector: String, expectation: String, path: PathBuf },
+    #[error("could not plan or dedupe")]
     Transform(#[from] TransformError),
     #[error("could not encode")]
     Encode(#[from] stage::StageError),
 }
 
-impl StageError {
+impl LocalError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
+            Self::Stopped { .. } => ErrorKind::Halt,
             Self::Transform(source) => source.kind(),
             Self::Encode(source) => source.kind(),
         }
@@ -97,17 +110,17 @@ impl StageReport {
 }
 
 /// Blocks until every file is staged, or one cannot be: then the other threads end with the micro-batch at hand.
-pub fn stage_files(job: &StageJob) -> Result<StageReport, StageError> {
+pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
     for kind in [FileKind::Data, FileKind::DeadLetter] {
         let folder = job.out.join(kind.prefix());
         if folder.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(StageError::FolderInUse { folder });
+            return Err(LocalError::FolderInUse { folder });
         }
     }
     let plan = TransformPlan::new(&job.connector)?;
     let next_file = AtomicUsize::new(0);
     let threads = job.threads.clamp(1, job.files.len().max(1));
-    let results: Vec<Result<StageReport, StageError>> = std::thread::scope(|scope| {
+    let results: Vec<Result<StageReport, LocalError>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Worker::new(job, &plan).run(&next_file))).collect();
         workers
             .into_iter()
@@ -151,7 +164,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn run(mut self, next_file: &AtomicUsize) -> Result<StageReport, StageError> {
+    fn run(mut self, next_file: &AtomicUsize) -> Result<StageReport, LocalError> {
         loop {
             let number = next_file.fetch_add(1, Ordering::Relaxed);
             let Some(path) = self.job.files.get(number) else { break };
@@ -168,56 +181,42 @@ impl<'a> Worker<'a> {
         Ok(self.report)
     }
 
-    fn read(&mut self, number: usize, path: &Path) -> Result<(), StageError> {
-        let failed = |source| StageError::Read { path: path.to_owned(), source };
+    fn read(&mut self, number: usize, path: &Path) -> Result<(), LocalError> {
+        let failed = |source| LocalError::Read { path: path.to_owned(), source };
         let bytes = Bytes::from(std::fs::read(path).map_err(failed)?);
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(failed)?;
         let origin = Origin { message_offset: number as i64, record: 0, time: modified.into(), order_hash: 0 };
         self.report.files_in += 1;
         self.report.bytes_in += bytes.len() as u64;
         self.fill.offsets += 1;
-        let decoded = match decode::decode_object(&self.job.connector, bytes.clone(), &self.decode_limits) {
-            Ok(decoded) => decoded,
-            Err(fault) => {
-                self.report.quarantined += 1;
-                let letter = self.letter(&origin, path, fault.reason(), fault.to_string(), bytes);
-                self.keep(letter, &origin);
-                return Ok(());
-            }
-        };
-        drop(bytes);
-        self.fill.rows += decoded.row_count;
-        self.fill.bytes += decoded.unpacked_bytes;
-        self.report.rows_in += decoded.row_count;
-        self.report.unpacked_bytes += decoded.unpacked_bytes;
-        let Transformed { batches, rejects, filtered, .. } = transform::apply(self.plan, decoded)?;
-        self.report.filtered += filtered;
-        self.report.rejected += rejects.len() as u64;
-        for reject in rejects {
-            let letter = DeadLetter {
-                row: Some(reject.row),
-                byte_offset: Some(reject.byte_offset),
-                ..self.letter(&origin, path, reject.reason, reject.detail, reject.bytes)
+        let object = ObjectLocation { bucket: LOCAL_BUCKET.to_owned(), key: path.to_string_lossy().into_owned() };
+        let connector = &self.job.connector;
+        let input = Input::Object(bytes.clone());
+        let ReadRows { transformed, row_count, unpacked_bytes } =
+            match catching(|| read_rows(connector, self.plan, &self.decode_limits, input)) {
+                Ok(rows) => rows,
+                Err(fault) => {
+                    self.report.quarantined += 1;
+                    self.keep(quarantined(&connector.name, &origin, object, fault, bytes), &origin);
+                    return Ok(());
+                }
             };
-            self.keep(letter, &origin);
+        drop(bytes);
+        if let Some(expectation) = transformed.failed {
+            let connector = connector.name.clone();
+            return Err(LocalError::Stopped { connector, expectation, path: path.to_owned() });
         }
-        self.rows.push(OriginRows { origin, batches });
+        self.fill.rows += row_count;
+        self.fill.bytes += unpacked_bytes;
+        self.report.rows_in += row_count;
+        self.report.unpacked_bytes += unpacked_bytes;
+        self.report.filtered += transformed.filtered;
+        self.report.rejected += transformed.rejects.len() as u64;
+        for reject in &transformed.rejects {
+            self.keep(DeadLetter::of_row(&connector.name, &origin, reject, Some(object.clone())), &origin);
+        }
+        self.rows.push(OriginRows { origin, batches: transformed.batches });
         Ok(())
-    }
-
-    fn letter(&self, origin: &Origin, path: &Path, reason: RejectReason, detail: String, bytes: Bytes) -> DeadLetter {
-        DeadLetter {
-            connector: self.job.connector.name.clone(),
-            reason,
-            detail,
-            message_offset: origin.message_offset,
-            record: Some(origin.record),
-            row: None,
-            byte_offset: None,
-            object: Some(ObjectLocation { bucket: LOCAL_BUCKET.to_owned(), key: path.to_string_lossy().into_owned() }),
-            object_version: None,
-            bytes,
-        }
     }
 
     fn keep(&mut self, letter: DeadLetter, origin: &Origin) {
@@ -226,7 +225,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Dedupes, encodes and writes the open micro-batch; the next file opens another.
-    fn write(&mut self) -> Result<(), StageError> {
+    fn write(&mut self) -> Result<(), LocalError> {
         self.fill = Fill::default();
         let id = MicroBatchId::generate();
         let connector = &self.job.connector;
@@ -243,9 +242,9 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn put(&mut self, id: MicroBatchId, file: &StagedFile) -> Result<(), StageError> {
+    fn put(&mut self, id: MicroBatchId, file: &StagedFile) -> Result<(), LocalError> {
         let path = self.job.out.join(stage::published_key(id, file));
-        let failed = |source| StageError::Write { path: path.clone(), source };
+        let failed = |source| LocalError::Write { path: path.clone(), source };
         if let Some(folder) = path.parent().filter(|folder| !self.folders.contains(*folder)) {
             std::fs::create_dir_all(folder).map_err(failed)?;
             self.folders.insert(folder.to_owned());
@@ -257,5 +256,23 @@ impl<'a> Worker<'a> {
             self.report.rows_out += file.row_count;
         }
         Ok(())
+    }
+}
+
+/// A file that cannot be read as a whole.
+fn quarantined(connector: &str, origin: &Origin, object: ObjectLocation, fault: Fault, bytes: Bytes) -> DeadLetter {
+    let reason = fault.reason;
+    let (bytes, detail) = fault.keep(bytes);
+    DeadLetter {
+        connector: connector.to_owned(),
+        reason,
+        detail,
+        message_offset: origin.message_offset,
+        record: Some(origin.record),
+        row: None,
+        byte_offset: None,
+        object: Some(object),
+        object_version: None,
+        bytes,
     }
 }
