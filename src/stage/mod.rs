@@ -15,6 +15,7 @@
 //! Files come in the order of their table partitions.
 
 mod dead_letters;
+mod encoding;
 mod hive;
 mod parquet_file;
 mod scatter;
