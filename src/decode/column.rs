@@ -291,17 +291,18 @@ pub(super) fn plain<'a>(text: Text<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch
 }
 
-/// Lower case with hyphens.
+/// Lower case with hyphens. Without a branch for each byte, so that the compiler takes many at once.
 fn uuid(text: &[u8]) -> Option<[u8; 36]> {
     let mut uuid: [u8; 36] = text.try_into().ok()?;
-    for (at, byte) in uuid.iter_mut().enumerate() {
-        let fits = if matches!(at, 8 | 13 | 18 | 23) { *byte == b'-' } else { byte.is_ascii_hexdigit() };
-        if !fits {
-            return None;
-        }
-        byte.make_ascii_lowercase();
+    let (mut hyphens, mut digits) = (0_u8, 0_u8);
+    for byte in &mut uuid {
+        hyphens += u8::from(*byte == b'-');
+        digits += u8::from(byte.wrapping_sub(b'0') < 10) + u8::from((*byte | 0x20).wrapping_sub(b'a') < 6);
+        // digits and hyphens have that bit already
+        *byte |= 0x20;
     }
-    Some(uuid)
+    let are_placed = [8, 13, 18, 23].iter().all(|at| uuid[*at] == b'-');
+    (are_placed && hyphens == 4 && digits == 32).then_some(uuid)
 }
 
 /// Of the value that begins with this byte.

@@ -13,6 +13,11 @@ pub(super) fn integer(raw: &[u8]) -> Option<i64> {
 /// point than `scale`, as written with its exponent applied (12.500 is three digits, so is 125e-3), or does not fit.
 pub(super) fn decimal(raw: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let (is_negative, rest) = sign(raw);
+    if scale >= 0 && rest.len() <= SHORT && usize::from(precision) <= SHORT && !rest.iter().any(u8::is_ascii_alphabetic)
+    {
+        let value = i128::from(short_decimal(rest, precision, scale)?);
+        return Some(if is_negative { -value } else { value });
+    }
     let (digits, exponent) = match memchr::memchr2(b'e', b'E', rest) {
         Some(at) => (&rest[..at], exponent(&rest[at + 1..])?),
         None => (rest, 0),
@@ -38,6 +43,36 @@ pub(super) fn decimal(raw: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let limit = 10_i128.checked_pow(u32::from(precision))?;
     (value < limit).then_some(if is_negative { -value } else { value })
 }
+
+/// The same for digits with a point or without one, as most are, in 64 bits: a tenth of the time.
+fn short_decimal(digits: &[u8], precision: u8, scale: i8) -> Option<u64> {
+    let mut value = 0;
+    let mut point = None;
+    for (at, byte) in digits.iter().enumerate() {
+        if *byte == b'.' {
+            point = Some(at);
+        } else {
+            value = value * 10 + u64::from(byte - b'0');
+        }
+    }
+    let behind_point = point.map_or(0, |at| digits.len() - at - 1);
+    let missing = usize::try_from(scale).ok()?.checked_sub(behind_point)?;
+    let value = if value == 0 { 0 } else { value.checked_mul(*POWERS.get(missing)?)? };
+    (value < POWERS[usize::from(precision)]).then_some(value)
+}
+
+/// So many digits fit 64 bits with room to spare.
+const SHORT: usize = 18;
+
+const POWERS: [u64; SHORT + 1] = {
+    let mut powers = [1; SHORT + 1];
+    let mut at = 1;
+    while at <= SHORT {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
 
 /// A JSON number; `None` where it is beyond the range of a double.
 pub(super) fn float(raw: &[u8]) -> Option<f64> {

@@ -110,6 +110,15 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
+    /// Takes `known` where just that stands here, without white space before it.
+    pub(super) fn take(&mut self, known: &[u8]) -> bool {
+        let is_there = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(known));
+        if is_there {
+            self.at += known.len();
+        }
+        is_there
+    }
+
     /// Takes any value and gives its text, without white space around it.
     pub(super) fn value(&mut self) -> Result<&'a [u8], SyntaxError> {
         self.peek();

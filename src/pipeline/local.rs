@@ -9,6 +9,8 @@
 //! are the pipeline's alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,6 +147,8 @@ struct Worker<'a> {
     rows: Vec<OriginRows>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     folders: BTreeSet<PathBuf>,
+    /// Memory of the file before: new memory is zeroed by the kernel, page by page.
+    buffer: Vec<u8>,
     report: StageReport,
 }
 
@@ -160,6 +164,7 @@ impl<'a> Worker<'a> {
             rows: Vec::new(),
             dead_letters: Vec::new(),
             folders: BTreeSet::new(),
+            buffer: Vec::new(),
             report: StageReport::default(),
         }
     }
@@ -183,8 +188,12 @@ impl<'a> Worker<'a> {
 
     fn read(&mut self, number: usize, path: &Path) -> Result<(), LocalError> {
         let failed = |source| LocalError::Read { path: path.to_owned(), source };
-        let bytes = Bytes::from(std::fs::read(path).map_err(failed)?);
-        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(failed)?;
+        let mut file = File::open(path).map_err(failed)?;
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        file.read_to_end(&mut buffer).map_err(failed)?;
+        let bytes = Bytes::from(buffer);
         let origin = Origin { message_offset: number as i64, record: 0, time: modified.into(), order_hash: 0 };
         self.report.files_in += 1;
         self.report.bytes_in += bytes.len() as u64;
@@ -201,7 +210,8 @@ impl<'a> Worker<'a> {
                     return Ok(());
                 }
             };
-        drop(bytes);
+        // of its rows nothing is left in it but a reject that is most of a small file
+        self.buffer = bytes.try_into_mut().map(Vec::from).unwrap_or_default();
         if let Some(expectation) = transformed.failed {
             let connector = connector.name.clone();
             return Err(LocalError::Stopped { connector, expectation, path: path.to_owned() });
