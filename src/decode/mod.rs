@@ -4,6 +4,13 @@
 //! Synchronous CPU work; call it on a blocking thread. Deterministic: the same bytes give the same rows,
 //! rejects and numbers, so that a replay makes them again.
 //!
+//! ```text
+//!  stored bytes ─unpack─▶ unpacked bytes ─blocks, framing─▶ records ─json─▶ rows
+//! ```
+//! [`ObjectDecoder`] gives an object block by block, each a few MiB of whole records, so that its size does not matter
+//! for memory; where the blocks are cut is a constant of the code and shows in no row, reject or number.
+//! [`decode_object`] joins them.
+//!
 //! Rows are the lines that hold more than blanks, tabs and carriage returns, numbered from 0; a byte order
 //! mark at the very start is skipped. Every row is either in exactly one batch or in exactly one reject:
 //! `row_count` is their sum. A reject costs nothing to its neighbours.
@@ -13,7 +20,7 @@
 //!
 //! | reason | the row |
 //! |---|---|
-//! | `record_too_long` | has more bytes than `record_bytes_max` |
+//! | `record_too_long` | has more bytes than `record_bytes_max`; of an object's, the first MiB is kept |
 //! | `invalid_utf8` | is not UTF-8 |
 //! | `malformed_json`, `too_deep` | breaks RFC 8259, or opens one bracket too many, whichever comes first |
 //! | `not_an_object` | is JSON, but no object |
@@ -34,10 +41,13 @@
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere.
 
+mod blocks;
 mod column;
+mod framing;
 mod json;
 mod lines;
 mod number;
+mod object;
 mod scan;
 mod timestamp;
 mod unpack;
@@ -47,19 +57,17 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::config::{Connector, Format, Limits};
-use crate::types::{Decoded, DecodedBatch, Span};
-use crate::types::{RejectReason, RowReject, kept_bytes};
+use crate::config::{Connector, Limits};
+use crate::types::{Decoded, RejectReason};
 
-use json::RowDecoder;
-use lines::Lines;
+pub use object::ObjectDecoder;
 
-/// Rows of one record batch at most; few enough to stay in a core's cache, enough to pay for the batch.
-const BATCH_ROWS_MAX: usize = 8192;
-/// A record batch is closed when its rows came from that many bytes.
-const BATCH_BYTES_MAX: usize = 64 << 20;
+use object::BlockDecoder;
+
 /// Text columns have 32-bit offsets: a batch and one more record must stay below 2 GiB.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
+/// What a dead letter keeps of an object's record that is too long: all of it may be more than memory holds.
+const LONG_RECORD_KEPT_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
@@ -99,98 +107,37 @@ impl ObjectFault {
     }
 }
 
+/// Why an object cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// As a whole, today as tomorrow.
+    #[error(transparent)]
+    Fault(#[from] ObjectFault),
+    /// Its stored bytes do not come.
+    #[error("could not read the stored bytes")]
+    Read(#[source] std::io::Error),
+}
+
 /// Decodes an object. Compression is told by its content, never by its name.
 pub fn decode_object(connector: &Connector, bytes: Bytes, limits: &DecodeLimits) -> Result<Decoded, ObjectFault> {
-    let unpacked = unpack::unpack(bytes, limits.object_bytes_max)?;
-    let mut decoder = Decoder::new(connector, unpacked.clone(), limits);
-    match connector.source.format {
-        Format::Json => Lines::new(&unpacked).for_each(|(start, line)| decoder.record(start, line)),
+    let fault = |error| match error {
+        DecodeError::Fault(fault) => fault,
+        DecodeError::Read(error) => unreachable!("bytes in memory can be read: {error}"),
+    };
+    let mut decoder = ObjectDecoder::of_bytes(connector, bytes, limits).map_err(fault)?;
+    let mut decoded = Decoded::default();
+    while let Some(block) = decoder.next_block().map_err(fault)? {
+        decoded.append(block);
     }
-    Ok(decoder.finish())
+    Ok(decoded)
 }
 
 /// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space.
 /// A value without content is a `malformed_json` reject.
 pub fn decode_record(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut decoder = Decoder::new(connector, value, limits);
-    let value = decoder.unpacked.clone();
-    let start = lines::byte_order_mark(&value);
-    match connector.source.format {
-        Format::Json => decoder.record(start, &value[start..]),
-    }
-    decoder.finish()
-}
-
-/// Gathers the rows of one object.
-struct Decoder<'c> {
-    rows: RowDecoder<'c>,
-    limits: DecodeLimits,
-    unpacked: Bytes,
-    /// Lines of text that is UTF-8 as a whole need not be looked at one by one.
-    is_utf8: bool,
-    decoded: Decoded,
-    /// Of the open batch.
-    spans: Vec<Span>,
-    batch_bytes: usize,
-}
-
-impl<'c> Decoder<'c> {
-    fn new(connector: &'c Connector, unpacked: Bytes, limits: &DecodeLimits) -> Self {
-        let is_utf8 = simdutf8::basic::from_utf8(&unpacked).is_ok();
-        let decoded =
-            Decoded { batches: Vec::new(), rejects: Vec::new(), row_count: 0, unpacked_bytes: unpacked.len() as u64 };
-        Self {
-            rows: RowDecoder::new(connector, limits.json_depth_max),
-            limits: DecodeLimits { record_bytes_max: limits.record_bytes_max.min(RECORD_BYTES_MAX), ..*limits },
-            unpacked,
-            is_utf8,
-            decoded,
-            spans: Vec::new(),
-            batch_bytes: 0,
-        }
-    }
-
-    fn record(&mut self, start: usize, record: &[u8]) {
-        let row = self.decoded.row_count as i64;
-        self.decoded.row_count += 1;
-        if let Err((reason, detail)) = self.read(row, record) {
-            let bytes = kept_bytes(&self.unpacked, start..start + record.len());
-            self.decoded.rejects.push(RowReject { row, byte_offset: start as u64, reason, detail, bytes });
-            return;
-        }
-        self.spans.push(Span { byte_offset: start as u64, len: record.len() as u32 });
-        self.batch_bytes += record.len();
-        if self.spans.len() >= BATCH_ROWS_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
-            self.close_batch();
-        }
-    }
-
-    fn read(&mut self, row: i64, record: &[u8]) -> Result<(), (RejectReason, String)> {
-        if record.len() as u64 > self.limits.record_bytes_max {
-            let (len, max) = (record.len(), self.limits.record_bytes_max);
-            return Err((RejectReason::RecordTooLong, format!("{len} bytes, limits.record_bytes_max allows {max}")));
-        }
-        if !self.is_utf8
-            && let Err(error) = simdutf8::compat::from_utf8(record)
-        {
-            return Err((RejectReason::InvalidUtf8, format!("no UTF-8 at byte {}", error.valid_up_to())));
-        }
-        self.rows.row(row, record).map_err(|fault| (fault.reason(), fault.detail()))
-    }
-
-    fn close_batch(&mut self) {
-        self.batch_bytes = 0;
-        self.decoded.batches.push(DecodedBatch {
-            rows: self.rows.finish(),
-            spans: std::mem::take(&mut self.spans),
-            unpacked: self.unpacked.clone(),
-        });
-    }
-
-    fn finish(mut self) -> Decoded {
-        if !self.spans.is_empty() {
-            self.close_batch();
-        }
-        self.decoded
-    }
+    let mut decoder = BlockDecoder::new(connector, limits).keeping_long_records();
+    let (start, end) = (blocks::byte_order_mark(&value), value.len());
+    decoder.begin(value, 0);
+    decoder.record(start..end);
+    decoder.finish(end as u64)
 }

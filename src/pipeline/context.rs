@@ -1,23 +1,22 @@
 //! What the workers of a process share, built once at start.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
+use super::claims::CatalogClaims;
 use super::parking::Parked;
-use crate::catalog;
-use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
 use crate::commit::BatchLimits;
 use crate::config::{Connector, Connectors, KeyEncoding, Settings};
 use crate::decode::DecodeLimits;
 use crate::source::notification::ObjectEvent;
-use crate::source::object_reader::{Claims, ClaimsError, ObjectReader};
+use crate::source::object_reader::ObjectReader;
 use crate::transform::{TransformError, TransformPlan};
-use crate::types::{MicroBatchId, ObjectLocation, TopicPartition};
+use crate::types::TopicPartition;
 
 /// Everything the transform role needs besides Kafka.
 pub struct TransformContext {
@@ -63,11 +62,7 @@ impl TransformContext {
             .collect::<Result<_, TransformError>>()?;
         let rate = RequestRate::new(settings.limits.s3_requests_per_s);
         let raw = S3Client::new("raw", &settings.s3.raw, rate.clone());
-        let claims = CatalogClaims {
-            pool: catalog.clone(),
-            cluster_id: cluster_id.clone(),
-            consumer_group: settings.kafka.group.clone(),
-        };
+        let claims = CatalogClaims::new(catalog.clone(), cluster_id.clone(), settings.kafka.group.clone());
         let limits = &settings.limits;
         Ok(Self {
             connectors,
@@ -112,27 +107,4 @@ fn process_name() -> String {
         .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
         .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
     format!("{host}/{}", std::process::id())
-}
-
-/// Claims as the catalog knows them.
-pub struct CatalogClaims {
-    pool: Pool,
-    cluster_id: String,
-    consumer_group: String,
-}
-
-impl Claims for CatalogClaims {
-    async fn claimed(
-        &self,
-        location: &ObjectLocation,
-        versions: &[String],
-        replaced: Option<MicroBatchId>,
-    ) -> Result<HashSet<String>, ClaimsError> {
-        let client = postgres::get(&self.pool)
-            .await
-            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })?;
-        catalog::claimed(&client, &self.cluster_id, &self.consumer_group, location, versions, replaced)
-            .await
-            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })
-    }
 }

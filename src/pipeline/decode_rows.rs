@@ -9,10 +9,10 @@ use super::decode_task::{Fault, on_cpu_thread};
 use super::overrides::Overrides;
 use super::process::{Manner, ProcessError, ProcessedRows};
 use crate::config::Connector;
-use crate::decode::{self, DecodeLimits};
+use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder};
 use crate::telemetry::metrics;
 use crate::transform::{self, TransformPlan, Transformed};
-use crate::types::{ObjectVersion, Origin, OriginRows, RejectReason};
+use crate::types::{Decoded, ObjectVersion, Origin, OriginRows, RejectReason};
 
 pub(super) enum Input {
     Object(Bytes),
@@ -30,7 +30,8 @@ pub(super) struct DecodeJob {
     pub(super) manner: Manner,
 }
 
-/// What stands in one object or record, before corrections.
+/// What stands in one object or record, or in a chunk of an object, before corrections.
+#[derive(Debug, Default)]
 pub(super) struct ReadRows {
     pub(super) transformed: Transformed,
     /// Rows read, rejected ones included.
@@ -38,18 +39,90 @@ pub(super) struct ReadRows {
     pub(super) unpacked_bytes: u64,
 }
 
-/// Decodes, cleans and checks. CPU work: not on an async thread.
-pub(super) fn read_rows(
+/// Why an object cannot be read on.
+#[derive(Debug)]
+pub(super) enum ChunkError {
+    Fault(Fault),
+    /// Its stored bytes do not come.
+    Read(std::io::Error),
+}
+
+impl From<DecodeError> for ChunkError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Fault(fault) => Self::Fault(Fault { reason: fault.reason(), detail: fault.to_string() }),
+            DecodeError::Read(error) => Self::Read(error),
+        }
+    }
+}
+
+/// An object in chunks: decoded, cleaned and checked. CPU work: not on an async thread.
+///
+/// Never holds more than one chunk and a block of what is unpacked. A chunk is the fewest blocks that have
+/// `chunk_bytes` together, so its place depends on the object's bytes alone.
+pub(super) struct Chunks<'a> {
+    plan: &'a TransformPlan,
+    decoder: ObjectDecoder<'a>,
+    chunk_bytes: u64,
+    /// The block behind the last chunk.
+    ahead: Option<ReadRows>,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn new(plan: &'a TransformPlan, decoder: ObjectDecoder<'a>, chunk_bytes: u64) -> Self {
+        Self { plan, decoder, chunk_bytes, ahead: None }
+    }
+
+    /// The next chunk, and whether it is the last one. An object without rows is one chunk without rows.
+    pub(super) fn next(&mut self) -> Result<(ReadRows, bool), ChunkError> {
+        let mut chunk = self.ahead.take().unwrap_or_default();
+        loop {
+            match self.block()? {
+                None => return Ok((chunk, true)),
+                Some(block) if chunk.unpacked_bytes >= self.chunk_bytes => {
+                    self.ahead = Some(block);
+                    return Ok((chunk, false));
+                }
+                Some(block) => chunk.append(self.plan, block),
+            }
+        }
+    }
+
+    fn block(&mut self) -> Result<Option<ReadRows>, ChunkError> {
+        let Some(decoded) = self.decoder.next_block()? else { return Ok(None) };
+        transformed(self.plan, decoded).map(Some).map_err(ChunkError::Fault)
+    }
+}
+
+impl ReadRows {
+    fn append(&mut self, plan: &TransformPlan, next: Self) {
+        self.transformed.append(plan, next.transformed);
+        self.row_count += next.row_count;
+        self.unpacked_bytes += next.unpacked_bytes;
+    }
+}
+
+/// Decodes, cleans and checks as a whole. CPU work: not on an async thread.
+fn read_rows(
     connector: &Connector,
     plan: &TransformPlan,
     limits: &DecodeLimits,
     input: Input,
 ) -> Result<ReadRows, Fault> {
-    let decoded = match input {
-        Input::Object(bytes) => decode::decode_object(connector, bytes, limits)
-            .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
-        Input::Record(value) => decode::decode_record(connector, value, limits),
-    };
+    match input {
+        Input::Object(bytes) => {
+            let decoder = ObjectDecoder::of_bytes(connector, bytes, limits).map_err(ChunkError::from);
+            match decoder.and_then(|decoder| Chunks::new(plan, decoder, u64::MAX).next()) {
+                Ok((rows, _)) => Ok(rows),
+                Err(ChunkError::Fault(fault)) => Err(fault),
+                Err(ChunkError::Read(error)) => unreachable!("bytes in memory can be read: {error}"),
+            }
+        }
+        Input::Record(value) => transformed(plan, decode::decode_record(connector, value, limits)),
+    }
+}
+
+fn transformed(plan: &TransformPlan, decoded: Decoded) -> Result<ReadRows, Fault> {
     let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
     let transformed = transform::apply(plan, decoded)
         .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;

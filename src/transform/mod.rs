@@ -82,7 +82,7 @@ impl TransformPlan {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Transformed {
     /// [`Connector::decoded_schema`]; none without rows.
     pub batches: Vec<RecordBatch>,
@@ -95,11 +95,28 @@ pub struct Transformed {
     pub failed: Option<String>,
 }
 
+impl Transformed {
+    /// Adds the rows behind it, of the same object.
+    pub fn append(&mut self, plan: &TransformPlan, next: Self) {
+        let place = |name: &str| plan.connector.expectations.iter().position(|found| found.name == name);
+        self.batches.extend(next.batches);
+        self.rejects.extend(next.rejects);
+        self.filtered += next.filtered;
+        for (name, count) in next.failures {
+            match self.failures.iter_mut().find(|(found, _)| *found == name) {
+                Some((_, counted)) => *counted += count,
+                None => self.failures.push((name, count)),
+            }
+        }
+        self.failures.sort_by_key(|(name, _)| place(name));
+        self.failed = self.failed.take().into_iter().chain(next.failed).min_by_key(|name| place(name));
+    }
+}
+
 /// Cleans the rows and holds them against the expectations.
 pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, TransformError> {
     let failed = |source| TransformError::Filter { connector: plan.connector.name.clone(), source };
-    let mut transformed =
-        Transformed { batches: Vec::new(), rejects: decoded.rejects, filtered: 0, failures: Vec::new(), failed: None };
+    let mut transformed = Transformed { rejects: decoded.rejects, ..Transformed::default() };
     let mut failure_counts = vec![0; plan.expectations.len()];
     for batch in decoded.batches {
         let rows = plan.cleaning.apply(&plan.connector, &batch.rows)?;

@@ -89,7 +89,7 @@ fn batch(connector: &Connector, first: i64, lines: &[&str]) -> RecordBatch {
 
 /// As decoding would give it, each batch of its own buffer.
 fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
-    let mut decoded = Decoded { batches: Vec::new(), rejects: Vec::new(), row_count: 0, unpacked_bytes: 0 };
+    let mut decoded = Decoded::default();
     for lines in batches {
         let mut byte_offset = 0;
         let mut spans = Vec::new();
@@ -101,6 +101,7 @@ fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
             rows: batch(connector, decoded.row_count as i64, lines),
             spans,
             unpacked: Bytes::from(lines.join("\n")),
+            unpacked_offset: 0,
         });
         decoded.row_count += lines.len() as u64;
     }

@@ -1,5 +1,6 @@
 //! What a row becomes: by table, by hostile input, and against serde_json on arbitrary documents.
 
+mod blocks;
 mod hostile;
 mod objects;
 mod oracle;
@@ -9,8 +10,10 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::*;
 use crate::config::{
-    Evolution, Field, FieldType, KeyEncoding, NewField, PartitionBy, Source, SourceKind, Staging, TimestampFormat,
+    Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source, SourceKind, Staging,
+    TimestampFormat,
 };
+use crate::types::{RowReject, Span};
 
 pub(super) const LIMITS: DecodeLimits =
     DecodeLimits { record_bytes_max: 10_000, json_depth_max: 8, object_bytes_max: 10_000_000 };
@@ -76,7 +79,7 @@ fn check(connector: &Connector, object: &[u8], decoded: &Decoded) {
         numbers.extend(rows.downcast_ref::<arrow::array::Int64Array>().unwrap().values());
         for (index, span) in batch.spans.iter().enumerate() {
             let start = span.byte_offset as usize;
-            assert_eq!(batch.row_bytes(index), &batch.unpacked[start..start + span.len as usize]);
+            assert_eq!(batch.row_bytes(index), &object[start..start + span.len as usize]);
         }
     }
     for reject in &decoded.rejects {

@@ -1,0 +1,187 @@
+//! One object, block by block.
+
+use std::io::Read;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::blocks::{Blocks, Piece};
+use super::framing::Framing;
+use super::json::RowDecoder;
+use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, RECORD_BYTES_MAX};
+use crate::config::Connector;
+use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes};
+
+/// Rows of one record batch at most; few enough to stay in a core's cache, enough to pay for the batch.
+const BATCH_ROWS_MAX: usize = 8192;
+/// A record batch is closed when its rows came from that many bytes.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// Decodes an object a block at a time, in bounded memory however large it is: about 8 MiB of unpacked bytes, and their
+/// rows. All blocks together are what [`super::decode_object`] gives, whatever its bytes come from.
+pub struct ObjectDecoder<'a> {
+    blocks: Blocks<'a>,
+    framing: Framing,
+    rows: BlockDecoder<'a>,
+    has_ended: bool,
+}
+
+impl<'a> ObjectDecoder<'a> {
+    /// Of stored bytes in memory. What is not compressed is not copied.
+    pub fn of_bytes(connector: &'a Connector, stored: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        let framing = Framing::of(connector.source.format);
+        Ok(Self::new(connector, Blocks::of_bytes(stored, framing, limits)?, limits))
+    }
+
+    /// Of stored bytes as they come. Reads the first few at once.
+    pub fn of_stream(
+        connector: &'a Connector,
+        stored: impl Read + Send + 'a,
+        limits: &DecodeLimits,
+    ) -> Result<Self, DecodeError> {
+        let framing = Framing::of(connector.source.format);
+        Ok(Self::new(connector, Blocks::of_stream(Box::new(stored), framing, limits)?, limits))
+    }
+
+    fn new(connector: &'a Connector, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {
+        let framing = Framing::of(connector.source.format);
+        Self { blocks, framing, rows: BlockDecoder::new(connector, limits), has_ended: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_block_bytes(mut self, block_bytes: usize) -> Self {
+        self.blocks.block_bytes = block_bytes;
+        self
+    }
+
+    /// The next block, which may be without rows. Row numbers and byte offsets are those of the object. `None`: the
+    /// object has ended, and what was decoded is all of it. After an error, what was decoded is not to be used.
+    pub fn next_block(&mut self) -> Result<Option<Decoded>, DecodeError> {
+        if self.has_ended {
+            return Ok(None);
+        }
+        let before = self.blocks.at();
+        match self.blocks.next()? {
+            None => {
+                self.has_ended = true;
+                return Ok(None);
+            }
+            Some(Piece::Block { bytes, offset }) => {
+                self.rows.begin(bytes.clone(), offset);
+                self.framing.records(&bytes).for_each(|range| self.rows.record(range));
+            }
+            Some(Piece::Long { head, len, offset }) => self.rows.reject_long(head, len, offset),
+        }
+        Ok(Some(self.rows.finish(self.blocks.at() - before)))
+    }
+}
+
+/// Gathers the rows of one block after another.
+pub(super) struct BlockDecoder<'c> {
+    rows: RowDecoder<'c>,
+    record_bytes_max: u64,
+    /// Of a record that is too long.
+    kept_bytes_max: usize,
+    next_row: i64,
+    block: Bytes,
+    block_offset: u64,
+    /// Lines of text that is UTF-8 as a whole need not be looked at one by one.
+    is_utf8: bool,
+    decoded: Decoded,
+    /// Of the open batch.
+    spans: Vec<Span>,
+    batch_bytes: usize,
+}
+
+impl<'c> BlockDecoder<'c> {
+    pub(super) fn new(connector: &'c Connector, limits: &DecodeLimits) -> Self {
+        Self {
+            rows: RowDecoder::new(connector, limits.json_depth_max),
+            record_bytes_max: limits.record_bytes_max.min(RECORD_BYTES_MAX),
+            kept_bytes_max: LONG_RECORD_KEPT_BYTES,
+            next_row: 0,
+            block: Bytes::new(),
+            block_offset: 0,
+            is_utf8: true,
+            decoded: Decoded::default(),
+            spans: Vec::new(),
+            batch_bytes: 0,
+        }
+    }
+
+    /// A message holds its records whole, and nothing else does.
+    pub(super) fn keeping_long_records(mut self) -> Self {
+        self.kept_bytes_max = usize::MAX;
+        self
+    }
+
+    pub(super) fn begin(&mut self, block: Bytes, offset: u64) {
+        self.is_utf8 = simdutf8::basic::from_utf8(&block).is_ok();
+        (self.block, self.block_offset) = (block, offset);
+    }
+
+    /// `range`: within the block.
+    pub(super) fn record(&mut self, range: Range<usize>) {
+        let byte_offset = self.block_offset + range.start as u64;
+        if range.len() as u64 > self.record_bytes_max {
+            let head = range.start..range.start + range.len().min(self.kept_bytes_max);
+            let head = kept_bytes(&self.block, head);
+            return self.reject_long(head, range.len() as u64, byte_offset);
+        }
+        let row = self.next_row;
+        if let Err((reason, detail)) = self.read(row, range.clone()) {
+            return self.reject(byte_offset, reason, detail, kept_bytes(&self.block, range));
+        }
+        self.next_row += 1;
+        self.decoded.row_count += 1;
+        self.spans.push(Span { byte_offset, len: range.len() as u32 });
+        self.batch_bytes += range.len();
+        if self.spans.len() >= BATCH_ROWS_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+            self.close_batch();
+        }
+    }
+
+    fn read(&mut self, row: i64, range: Range<usize>) -> Result<(), (RejectReason, String)> {
+        let record = &self.block[range];
+        if !self.is_utf8
+            && let Err(error) = simdutf8::compat::from_utf8(record)
+        {
+            return Err((RejectReason::InvalidUtf8, format!("no UTF-8 at byte {}", error.valid_up_to())));
+        }
+        self.rows.row(row, record).map_err(|fault| (fault.reason(), fault.detail()))
+    }
+
+    fn reject_long(&mut self, head: Bytes, len: u64, byte_offset: u64) {
+        let mut detail = format!("{len} bytes, limits.record_bytes_max allows {}", self.record_bytes_max);
+        if (head.len() as u64) < len {
+            detail.push_str(&format!(" (the first {} bytes are kept)", head.len()));
+        }
+        self.reject(byte_offset, RejectReason::RecordTooLong, detail, head);
+    }
+
+    fn reject(&mut self, byte_offset: u64, reason: RejectReason, detail: String, bytes: Bytes) {
+        self.decoded.rejects.push(RowReject { row: self.next_row, byte_offset, reason, detail, bytes });
+        self.next_row += 1;
+        self.decoded.row_count += 1;
+    }
+
+    fn close_batch(&mut self) {
+        self.batch_bytes = 0;
+        self.decoded.batches.push(DecodedBatch {
+            rows: self.rows.finish(),
+            spans: std::mem::take(&mut self.spans),
+            unpacked: self.block.clone(),
+            unpacked_offset: self.block_offset,
+        });
+    }
+
+    /// Ends the block.
+    pub(super) fn finish(&mut self, unpacked_bytes: u64) -> Decoded {
+        if !self.spans.is_empty() {
+            self.close_batch();
+        }
+        self.block = Bytes::new();
+        self.decoded.unpacked_bytes = unpacked_bytes;
+        std::mem::take(&mut self.decoded)
+    }
+}
