@@ -3,6 +3,7 @@
 mod blocks;
 mod csv;
 mod hostile;
+mod hostile_objects;
 mod objects;
 mod oracle;
 mod values;
