@@ -45,7 +45,8 @@ impl Columns {
                 }
             };
             let formats = formats(field, data_type, &columns.untyped, &at("formats"), report);
-            columns.fields.push(Field { name: field.name.clone(), data_type, required: field.required, formats });
+            let (name, header) = (field.name.clone(), field.header.clone());
+            columns.fields.push(Field { name, data_type, required: field.required, formats, header });
         }
         columns
     }

@@ -7,14 +7,14 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize,
-    RawSource, RawStaging, RawWarehouse,
+    RawBreaker, RawCleanStep, RawConnector, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource,
+    RawStaging, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField,
-    OnFail, PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, KeyEncoding, NewField, OnFail,
+    PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, check_format, revision,
 };
 use crate::types::Overwrite;
 
@@ -72,6 +72,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
         fields: columns.fields,
     };
+    check_format::headers(&connector, raw, report);
     connector.expectations = expectations(raw, &connector, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
     connector.revision = revision::of_connector(&connector);
@@ -115,9 +116,7 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
         let help = "keys of S3 do not begin with a slash; leave it off".to_owned();
         report.add(&[Key("source"), Key("prefix")], "`source.prefix` begins with a slash", help);
     }
-    let format = match raw.format {
-        RawFormat::Json => Format::Json,
-    };
+    let format = check_format::format(raw, report);
     Source { topic: raw.topic.clone(), kind, format }
 }
 

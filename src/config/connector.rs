@@ -72,10 +72,30 @@ pub enum KeyEncoding {
 }
 
 /// Format of objects and direct records. Compression is told by content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a line.
     Json,
+    /// Objects only.
+    Csv(CsvDialect),
+}
+
+/// How CSV is spelt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsvDialect {
+    /// The first record names the columns; without, fields stand in the schema's order.
+    pub has_header: bool,
+    pub delimiter: u8,
+    /// `None`: no byte quotes.
+    pub quote: Option<u8>,
+    /// Texts that mean null.
+    pub nulls: Vec<String>,
+}
+
+impl Default for CsvDialect {
+    fn default() -> Self {
+        Self { has_header: true, delimiter: b',', quote: Some(b'"'), nulls: vec![String::new()] }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +105,15 @@ pub struct Field {
     pub required: bool,
     /// For `timestamp_ms`: the spellings to accept, tried in this order.
     pub formats: Vec<TimestampFormat>,
+    /// Of a CSV header, where it is not the column's name.
+    pub header: Option<String>,
+}
+
+impl Field {
+    /// The name in a CSV header.
+    pub fn header_name(&self) -> &str {
+        self.header.as_deref().unwrap_or(&self.name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

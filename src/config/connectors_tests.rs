@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{BATCH_COLUMN, CleanStep, TimestampFormat};
+use crate::config::{BATCH_COLUMN, CleanStep, CsvDialect, Format, TimestampFormat};
 
 const SOUND: &str = r#"name: orders
 source: {topic: raw-notifications, bucket: raw, prefix: orders/}
@@ -236,5 +236,36 @@ fn connectors_of_two_topics_do_not_share_objects() {
     for prefix in ["orders/", "orders/eu/", "\"\""] {
         let told = problems(&[("a.yaml", SOUND), ("b.yaml", &other(prefix))]);
         assert!(told.contains("connectors of two topics want the same objects"), "{prefix}: {told}");
+    }
+}
+
+#[test]
+fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let csv = |keys: &str| SOUND.replace("prefix: orders/}", &format!("prefix: orders/, format: csv{keys}}}"));
+    let plain = sound(&csv(""));
+    assert_eq!(plain.source.format, Format::Csv(CsvDialect::default()));
+    assert_ne!(plain.revision, sound(SOUND).revision);
+    assert_eq!(plain.revision, sound(&csv(", csv: {delimiter: \",\", header: true}")).revision);
+    let other = sound(&csv(", csv: {header: false, delimiter: \"\\t\", quote: \"\", nulls: [\"\", N/A]}"));
+    let nulls = vec![String::new(), "N/A".to_owned()];
+    let dialect = CsvDialect { has_header: false, delimiter: b'\t', quote: None, nulls };
+    assert_eq!(other.source.format, Format::Csv(dialect));
+    let renamed = csv("").replace("name: user_id,", "name: user_id, header: User ID,");
+    assert_eq!(sound(&renamed).field("user_id").unwrap().header_name(), "User ID");
+    assert_ne!(sound(&renamed).schema_revision, plain.schema_revision);
+
+    for (text, expected) in [
+        (csv(", csv: {delimiter: ab}"), "`ab` cannot be a delimiter"),
+        (csv(", csv: {delimiter: \"\\n\"}"), "`\\n` cannot be a delimiter"),
+        (csv(", csv: {quote: ü}"), "`ü` cannot be a quote"),
+        (csv(", csv: {delimiter: \";\", quote: \";\"}"), "quote and delimiter are the same character"),
+        (csv(", csv: {nulls: [x, x]}"), "`x` stands twice in one list"),
+        (csv("").replace("format: csv", "csv: {}"), "`csv` means nothing for another format"),
+        (csv("").replace("bucket: raw, prefix: orders/, ", ""), "only objects have this format"),
+        (csv("").replace("name: user_id,", "name: user_id, header: amount,"), "column `amount` takes the same field"),
+        (renamed.replace("format: csv", "format: json"), "`header` means nothing without a CSV header"),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
     }
 }

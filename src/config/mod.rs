@@ -9,6 +9,7 @@
 mod arrow_schema;
 mod check_columns;
 mod check_connector;
+mod check_format;
 mod connector;
 mod error;
 mod expression;

@@ -47,6 +47,8 @@ pub(super) struct RawSource {
     /// Format of the objects or records. Compression (none, gzip, zstd) is told by content.
     #[serde(default)]
     pub(super) format: RawFormat,
+    /// For CSV: how it is spelt.
+    pub(super) csv: Option<RawCsv>,
     /// How the store spells keys in its notifications.
     pub(super) key_encoding: Option<RawKeyEncoding>,
     /// What becomes of the rows when an object is written again; default replace.
@@ -70,6 +72,22 @@ pub(super) enum RawFormat {
     /// One JSON object a line.
     #[default]
     Json,
+    /// Comma-separated values, or separated by something else.
+    Csv,
+}
+
+/// Left out, each key takes its default.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCsv {
+    /// The first record names the columns, in any order; default true. Without, fields stand in the schema's order.
+    pub(super) header: Option<bool>,
+    /// One ASCII character, "\t" for tabs; default ",".
+    pub(super) delimiter: Option<String>,
+    /// One ASCII character, doubled inside quotes; default "\"". Empty: nothing is quoted.
+    pub(super) quote: Option<String>,
+    /// Texts that mean null, in utf8 columns only where they stand without quotes; default [""].
+    pub(super) nulls: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -87,7 +105,7 @@ pub(super) enum RawKeyEncoding {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawField {
-    /// Name of the JSON field and of the column: lower-case letters, digits and underscores.
+    /// Name of the field and of the column: lower-case letters, digits and underscores.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub(super) name: String,
     /// utf8, int32, int64, float64, boolean, decimal(precision,scale), timestamp_ms, uuid or json.
@@ -99,6 +117,8 @@ pub(super) struct RawField {
     /// A row without it (or with null) becomes a dead letter.
     #[serde(default)]
     pub(super) required: bool,
+    /// For CSV with a header: its name there, such as "User ID"; left out, the column's name.
+    pub(super) header: Option<String>,
     /// For timestamp_ms: the spellings to accept; left out, all of them.
     #[schemars(length(min = 1))]
     pub(super) formats: Option<Vec<RawTimestampFormat>>,
@@ -109,7 +129,7 @@ pub(super) struct RawField {
 pub(super) enum RawTimestampFormat {
     /// Text with an offset: 2026-01-31T12:00:00Z.
     Rfc3339,
-    /// A JSON integer: milliseconds since 1970.
+    /// An integer: milliseconds since 1970.
     EpochMs,
 }
 

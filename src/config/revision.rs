@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    CleanStep, Connector, Field, KeyEncoding, NewField, OnFail, PartitionBy, SourceKind, TimestampFormat,
-    WarehouseTable,
+    CleanStep, Connector, CsvDialect, Field, Format, KeyEncoding, NewField, OnFail, PartitionBy, SourceKind,
+    TimestampFormat, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -23,12 +23,9 @@ pub(super) fn of_schema(connector: &Connector) -> String {
 }
 
 pub(super) fn of_connector(connector: &Connector) -> String {
-    let format = match connector.source.format {
-        super::Format::Json => "json",
-    };
     let mut parts = vec![
         json!(connector.name),
-        json!([json!(connector.source.topic), source_kind(&connector.source.kind), json!(format)]),
+        json!([json!(connector.source.topic), source_kind(&connector.source.kind), format(&connector.source.format)]),
         schema(connector),
         connector.clean.iter().map(clean_step).collect::<Value>(),
         connector.expectations.iter().map(|e| json!([e.name, e.expr, on_fail(e.on_fail)])).collect::<Value>(),
@@ -80,7 +77,19 @@ fn field(field: &Field) -> Value {
             TimestampFormat::EpochMs => "epoch_ms",
         })
         .collect();
-    json!([field.name, type_name(field.data_type), field.required, formats])
+    let mut parts = vec![json!(field.name), json!(type_name(field.data_type)), json!(field.required), formats];
+    // columns without one keep the revision that they have
+    parts.extend(field.header.as_ref().map(|header| json!(header)));
+    Value::Array(parts)
+}
+
+fn format(format: &Format) -> Value {
+    match format {
+        Format::Json => json!("json"),
+        Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
+            json!(["csv", has_header, delimiter, quote, nulls])
+        }
+    }
 }
 
 fn source_kind(kind: &SourceKind) -> Value {

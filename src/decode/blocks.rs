@@ -103,7 +103,8 @@ impl<'r> Blocks<'r> {
                 buffer.drain(..mark);
                 self.at += mark as u64;
                 // what a record may have at most, and a line end of two bytes
-                let held_max = usize::try_from(self.record_bytes_max + 2).unwrap_or(usize::MAX);
+                let held_max = if framing.is_whole() { u64::MAX } else { self.record_bytes_max + 2 };
+                let held_max = usize::try_from(held_max).unwrap_or(usize::MAX);
                 let mut wanted = block_bytes;
                 loop {
                     *has_ended = *has_ended || fill(unpacker, &mut buffer, wanted)?;

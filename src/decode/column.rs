@@ -24,12 +24,12 @@ pub(super) enum Misfit {
 }
 
 pub(super) struct Column {
-    values: Values,
-    is_valid: Vec<bool>,
+    pub(super) values: Values,
+    pub(super) is_valid: Vec<bool>,
     null_count: usize,
 }
 
-enum Values {
+pub(super) enum Values {
     Utf8(TextValues),
     Uuid(TextValues),
     Json(TextValues),
@@ -119,7 +119,7 @@ impl Column {
         Ok(read.err())
     }
 
-    fn push_number(&mut self, number: Number<'_>) -> Result<(), Misfit> {
+    pub(super) fn push_number(&mut self, number: Number<'_>) -> Result<(), Misfit> {
         const NOT_INTEGER: Misfit = Misfit::WrongType { found: "a number with point or exponent" };
         let raw = number.raw;
         let invalid = |expected| Misfit::InvalidValue { expected };
@@ -146,7 +146,7 @@ impl Column {
         Ok(())
     }
 
-    fn push_string(&mut self, text: &[u8]) -> Result<(), Misfit> {
+    pub(super) fn push_string(&mut self, text: &[u8]) -> Result<(), Misfit> {
         let invalid = |expected| Misfit::InvalidValue { expected };
         match &mut self.values {
             Values::Uuid(values) => {
@@ -239,7 +239,7 @@ fn taken<T: arrow::datatypes::ArrowNativeType>(values: &mut Vec<T>) -> ScalarBuf
     ScalarBuffer::from(std::mem::replace(values, Vec::with_capacity(rows)))
 }
 
-struct TextValues {
+pub(super) struct TextValues {
     /// One more than values; below 2 GiB, see `RECORD_BYTES_MAX`.
     offsets: Vec<i32>,
     bytes: Vec<u8>,
@@ -252,7 +252,7 @@ impl TextValues {
         Self { offsets, bytes: Vec::new() }
     }
 
-    fn push(&mut self, value: &[u8]) {
+    pub(super) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.offsets.push(self.bytes.len() as i32);
     }

@@ -20,10 +20,29 @@ use crate::types::RejectReason;
 pub(super) enum RowFault {
     Syntax(SyntaxError),
     NotAnObject,
-    Duplicate { field: String },
-    Unknown { field: String },
-    Misfit { field: String, data_type: FieldType, misfit: Misfit },
-    Missing { field: String },
+    Duplicate {
+        field: String,
+    },
+    Unknown {
+        field: String,
+    },
+    Misfit {
+        field: String,
+        data_type: FieldType,
+        misfit: Misfit,
+    },
+    Missing {
+        field: String,
+    },
+    /// The byte of the record, from 0, and what should have stood there.
+    Csv {
+        at: usize,
+        expected: &'static str,
+    },
+    Ragged {
+        field_count: usize,
+        column_count: usize,
+    },
 }
 
 impl RowFault {
@@ -37,6 +56,8 @@ impl RowFault {
             Self::Misfit { misfit: Misfit::WrongType { .. }, .. } => RejectReason::WrongType,
             Self::Misfit { misfit: Misfit::InvalidValue { .. }, .. } => RejectReason::InvalidValue,
             Self::Missing { .. } => RejectReason::MissingRequired,
+            Self::Csv { .. } => RejectReason::MalformedCsv,
+            Self::Ragged { .. } => RejectReason::RaggedRow,
         }
     }
 
@@ -55,6 +76,8 @@ impl RowFault {
                 format!("column `{field}` is {}: expected {expected}", type_name(*data_type))
             }
             Self::Missing { field } => format!("column `{field}` is required"),
+            Self::Csv { at, expected } => format!("expected {expected} at byte {at}"),
+            Self::Ragged { field_count, column_count } => format!("{field_count} fields for {column_count} columns"),
         }
     }
 }
@@ -314,7 +337,7 @@ impl UnknownFields {
 }
 
 /// A name that comes from the data: cut, and without control characters.
-fn shortened(name: &[u8]) -> String {
+pub(super) fn shortened(name: &[u8]) -> String {
     const CHARACTERS_MAX: usize = 64;
     let name = String::from_utf8_lossy(name);
     let mut characters = name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });

@@ -24,6 +24,7 @@
 //! | `invalid_utf8` | is not UTF-8 |
 //! | `malformed_json`, `too_deep` | breaks RFC 8259, or opens one bracket too many, whichever comes first |
 //! | `not_an_object` | is JSON, but no object |
+//! | `malformed_csv`, `ragged_row` | breaks the quoting of CSV; has more or fewer fields than there are columns |
 //! | `duplicate_field`, `unknown_field`, `wrong_type`, `invalid_value` | the first field, in the row's order, with such a fault |
 //! | `missing_required` | lacks a required field, or has null there |
 //!
@@ -39,10 +40,14 @@
 //! | uuid | strings | anything but 8-4-4-4-12 hexadecimal digits |
 //! | json | anything | – |
 //!
-//! Anything else is `wrong_type`; null is as good as missing everywhere.
+//! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
+//! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
 
 mod blocks;
 mod column;
+mod csv;
+mod csv_records;
+mod csv_value;
 mod framing;
 mod json;
 mod lines;
@@ -57,7 +62,7 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::config::{Connector, Limits};
+use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, RejectReason};
 
 pub use object::ObjectDecoder;
@@ -96,6 +101,8 @@ pub enum ObjectFault {
     CorruptCompression { detail: String },
     #[error("{detail}")]
     TooLarge { detail: String },
+    #[error("broken CSV header: {detail}")]
+    MalformedHeader { detail: String },
 }
 
 impl ObjectFault {
@@ -103,6 +110,7 @@ impl ObjectFault {
         match self {
             Self::CorruptCompression { .. } => RejectReason::CorruptCompression,
             Self::TooLarge { .. } => RejectReason::ObjectTooLarge,
+            Self::MalformedHeader { .. } => RejectReason::MalformedHeader,
         }
     }
 }
@@ -133,11 +141,15 @@ pub fn decode_object(connector: &Connector, bytes: Bytes, limits: &DecodeLimits)
 }
 
 /// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space.
-/// A value without content is a `malformed_json` reject.
+/// A value without content is a `malformed_json` reject. Of CSV with a header, the header stands before the row.
 pub fn decode_record(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
     let mut decoder = BlockDecoder::new(connector, limits).keeping_long_records();
     let (start, end) = (blocks::byte_order_mark(&value), value.len());
+    let header_len = match &connector.source.format {
+        Format::Csv(dialect) if dialect.has_header => csv_records::first_len(&value[start..], dialect),
+        _ => 0,
+    };
     decoder.begin(value, 0);
-    decoder.record(start..end);
+    decoder.one_record(start, header_len, end);
     decoder.finish(end as u64)
 }

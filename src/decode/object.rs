@@ -3,14 +3,16 @@
 use std::io::Read;
 use std::ops::Range;
 
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
 use super::blocks::{Blocks, Piece};
+use super::csv::CsvRows;
 use super::framing::Framing;
-use super::json::RowDecoder;
-use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, RECORD_BYTES_MAX};
-use crate::config::Connector;
-use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes};
+use super::json::{RowDecoder, RowFault};
+use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, ObjectFault, RECORD_BYTES_MAX};
+use crate::config::{Connector, Format};
+use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes, with_header};
 
 /// Rows of one record batch at most; few enough to stay in a core's cache, enough to pay for the batch.
 const BATCH_ROWS_MAX: usize = 8192;
@@ -29,7 +31,7 @@ pub struct ObjectDecoder<'a> {
 impl<'a> ObjectDecoder<'a> {
     /// Of stored bytes in memory. What is not compressed is not copied.
     pub fn of_bytes(connector: &'a Connector, stored: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
-        let framing = Framing::of(connector.source.format);
+        let framing = Framing::of(&connector.source.format, limits);
         Ok(Self::new(connector, Blocks::of_bytes(stored, framing, limits)?, limits))
     }
 
@@ -39,12 +41,12 @@ impl<'a> ObjectDecoder<'a> {
         stored: impl Read + Send + 'a,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
-        let framing = Framing::of(connector.source.format);
+        let framing = Framing::of(&connector.source.format, limits);
         Ok(Self::new(connector, Blocks::of_stream(Box::new(stored), framing, limits)?, limits))
     }
 
     fn new(connector: &'a Connector, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {
-        let framing = Framing::of(connector.source.format);
+        let framing = Framing::of(&connector.source.format, limits);
         Self { blocks, framing, rows: BlockDecoder::new(connector, limits), has_ended: false }
     }
 
@@ -68,7 +70,13 @@ impl<'a> ObjectDecoder<'a> {
             }
             Some(Piece::Block { bytes, offset }) => {
                 self.rows.begin(bytes.clone(), offset);
-                self.framing.records(&bytes).for_each(|range| self.rows.record(range));
+                let mut records = self.framing.records(&bytes);
+                if self.rows.wants_header()
+                    && let Some(range) = records.next()
+                {
+                    self.rows.header(range)?;
+                }
+                records.for_each(|range| self.rows.record(range));
             }
             Some(Piece::Long { head, len, offset }) => self.rows.reject_long(head, len, offset),
         }
@@ -76,9 +84,46 @@ impl<'a> ObjectDecoder<'a> {
     }
 }
 
+/// How records of a format become rows.
+enum Rows<'c> {
+    Json(Box<RowDecoder<'c>>),
+    Csv(Box<CsvRows<'c>>),
+}
+
+impl<'c> Rows<'c> {
+    fn new(connector: &'c Connector, json_depth_max: usize) -> Self {
+        match &connector.source.format {
+            Format::Json => Self::Json(Box::new(RowDecoder::new(connector, json_depth_max))),
+            Format::Csv(dialect) => Self::Csv(Box::new(CsvRows::new(connector, dialect, json_depth_max))),
+        }
+    }
+
+    fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
+        match self {
+            Self::Json(rows) => rows.row(row, record),
+            Self::Csv(rows) => rows.row(row, record),
+        }
+    }
+
+    fn finish(&mut self) -> RecordBatch {
+        match self {
+            Self::Json(rows) => rows.finish(),
+            Self::Csv(rows) => rows.finish(),
+        }
+    }
+
+    /// What a row's bytes mean nothing without; empty for most formats.
+    fn header_line(&self) -> Bytes {
+        match self {
+            Self::Json(_) => Bytes::new(),
+            Self::Csv(rows) => rows.header_line(),
+        }
+    }
+}
+
 /// Gathers the rows of one block after another.
 pub(super) struct BlockDecoder<'c> {
-    rows: RowDecoder<'c>,
+    rows: Rows<'c>,
     record_bytes_max: u64,
     /// Of a record that is too long.
     kept_bytes_max: usize,
@@ -96,7 +141,7 @@ pub(super) struct BlockDecoder<'c> {
 impl<'c> BlockDecoder<'c> {
     pub(super) fn new(connector: &'c Connector, limits: &DecodeLimits) -> Self {
         Self {
-            rows: RowDecoder::new(connector, limits.json_depth_max),
+            rows: Rows::new(connector, limits.json_depth_max),
             record_bytes_max: limits.record_bytes_max.min(RECORD_BYTES_MAX),
             kept_bytes_max: LONG_RECORD_KEPT_BYTES,
             next_row: 0,
@@ -120,6 +165,20 @@ impl<'c> BlockDecoder<'c> {
         (self.block, self.block_offset) = (block, offset);
     }
 
+    /// Whether the next record names columns.
+    pub(super) fn wants_header(&self) -> bool {
+        matches!(&self.rows, Rows::Csv(rows) if rows.wants_header())
+    }
+
+    /// `range`: within the block.
+    pub(super) fn header(&mut self, range: Range<usize>) -> Result<(), ObjectFault> {
+        let Rows::Csv(rows) = &mut self.rows else { return Ok(()) };
+        if range.len() as u64 > self.record_bytes_max {
+            return Err(ObjectFault::MalformedHeader { detail: "longer than limits.record_bytes_max".to_owned() });
+        }
+        rows.header(&self.block[range]).map_err(|detail| ObjectFault::MalformedHeader { detail })
+    }
+
     /// `range`: within the block.
     pub(super) fn record(&mut self, range: Range<usize>) {
         let byte_offset = self.block_offset + range.start as u64;
@@ -130,7 +189,8 @@ impl<'c> BlockDecoder<'c> {
         }
         let row = self.next_row;
         if let Err((reason, detail)) = self.read(row, range.clone()) {
-            return self.reject(byte_offset, reason, detail, kept_bytes(&self.block, range));
+            let bytes = with_header(self.rows.header_line(), kept_bytes(&self.block, range));
+            return self.reject(byte_offset, reason, detail, bytes);
         }
         self.next_row += 1;
         self.decoded.row_count += 1;
@@ -139,6 +199,18 @@ impl<'c> BlockDecoder<'c> {
         if self.spans.len() >= BATCH_ROWS_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
             self.close_batch();
         }
+    }
+
+    /// The one row of a message, behind a header of `header_len` bytes.
+    pub(super) fn one_record(&mut self, start: usize, header_len: usize, end: usize) {
+        let row = start + header_len..end;
+        if self.wants_header()
+            && let Err(fault) = self.header(start..row.start)
+        {
+            let bytes = self.block.clone();
+            return self.reject(start as u64, RejectReason::MalformedCsv, fault.to_string(), bytes);
+        }
+        self.record(row);
     }
 
     fn read(&mut self, row: i64, range: Range<usize>) -> Result<(), (RejectReason, String)> {
@@ -172,6 +244,7 @@ impl<'c> BlockDecoder<'c> {
             spans: std::mem::take(&mut self.spans),
             unpacked: self.block.clone(),
             unpacked_offset: self.block_offset,
+            header_line: self.rows.header_line(),
         });
     }
 

@@ -19,7 +19,7 @@ use crate::config::{
 use crate::types::{DeadLetter, ObjectLocation, Origin, RejectReason, TablePartition};
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
-    Field { name: name.to_owned(), data_type, required, formats: Vec::new() }
+    Field { name: name.to_owned(), data_type, required, formats: Vec::new(), header: None }
 }
 
 fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {

@@ -16,7 +16,7 @@ use crate::config::{
 use crate::types::{DecodedBatch, Origin, OriginRows, RejectReason, Span};
 
 fn field(name: &str, data_type: FieldType) -> Field {
-    Field { name: name.to_owned(), data_type, required: false, formats: vec![TimestampFormat::Rfc3339] }
+    Field { name: name.to_owned(), data_type, required: false, formats: vec![TimestampFormat::Rfc3339], header: None }
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -102,6 +102,7 @@ fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
             spans,
             unpacked: Bytes::from(lines.join("\n")),
             unpacked_offset: 0,
+            header_line: Bytes::new(),
         });
         decoded.row_count += lines.len() as u64;
     }

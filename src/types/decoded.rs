@@ -37,6 +37,8 @@ pub struct DecodedBatch {
     pub unpacked: Bytes,
     /// Where `unpacked` begins in the unpacked object.
     pub unpacked_offset: u64,
+    /// The object's header with its line end, where rows mean nothing without; else empty.
+    pub header_line: Bytes,
 }
 
 /// Where a row stands in the unpacked object, without its line end.
@@ -47,12 +49,17 @@ pub struct Span {
 }
 
 impl DecodedBatch {
-    /// The row as it stood; `index` counts the rows of this batch.
+    /// The row as it stood, behind the object's header where it has one; `index` counts the rows of this batch.
     pub fn row_bytes(&self, index: usize) -> Bytes {
         let span = self.spans[index];
         let start = (span.byte_offset - self.unpacked_offset) as usize;
-        kept_bytes(&self.unpacked, start..start + span.len as usize)
+        with_header(self.header_line.clone(), kept_bytes(&self.unpacked, start..start + span.len as usize))
     }
+}
+
+/// A row behind the header that gives it its meaning; the row alone where `header_line` is empty.
+pub fn with_header(header_line: Bytes, row: Bytes) -> Bytes {
+    if header_line.is_empty() { row } else { Bytes::from([header_line, row].concat()) }
 }
 
 /// A part of a buffer that outlives it. Small parts are copied: a few rejects must not keep a whole

@@ -11,7 +11,7 @@ mod staged_file;
 mod topic_partition;
 
 pub use dead_letter::{DeadLetter, LetterId, LetterPlace, RejectReason};
-pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
+pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes, with_header};
 pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite, ParkedObject};
 pub use offset_range::OffsetRange;

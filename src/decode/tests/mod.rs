@@ -1,7 +1,9 @@
 //! What a row becomes: by table, by hostile input, and against serde_json on arbitrary documents.
 
 mod blocks;
+mod csv;
 mod hostile;
+mod hostile_objects;
 mod objects;
 mod oracle;
 mod values;
@@ -23,7 +25,7 @@ pub(super) fn field(name: &str, data_type: FieldType, required: bool) -> Field {
         FieldType::TimestampMs => vec![TimestampFormat::Rfc3339, TimestampFormat::EpochMs],
         _ => Vec::new(),
     };
-    Field { name: name.to_owned(), data_type, required, formats }
+    Field { name: name.to_owned(), data_type, required, formats, header: None }
 }
 
 pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Connector {
