@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
+use super::check_clean;
 use super::check_columns::Columns;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize,
-    RawSource, RawStaging, RawWarehouse,
+    RawBreaker, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource,
+    RawStaging, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField,
-    OnFail, PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    Breaker, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField, OnFail,
+    PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
 };
 use crate::types::Overwrite;
 
@@ -65,7 +66,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
                 RawNewField::Reject => NewField::Reject,
             },
         },
-        clean: clean(&raw.clean, &columns, report),
+        clean: check_clean::clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
         breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
         staging: staging(raw, &columns, report),
@@ -119,33 +120,6 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
         RawFormat::Json => Format::Json,
     };
     Source { topic: raw.topic.clone(), kind, format }
-}
-
-fn clean(steps: &[RawCleanStep], columns: &Columns, report: &mut Report<'_>) -> Vec<CleanStep> {
-    let mut checked = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        let at = |key| [Key("clean"), Index(index), Key(key)];
-        let utf8 = |names: &super::raw_connector::Names, key, report: &mut Report<'_>| {
-            columns.check_list(names.list(), &at(key), Some(FieldType::Utf8), &format!("`{key}` works on"), report)
-        };
-        if let Some(names) = &step.trim {
-            checked.push(CleanStep::Trim(utf8(names, "trim", report)));
-        }
-        if let Some(names) = &step.lowercase {
-            checked.push(CleanStep::Lowercase(utf8(names, "lowercase", report)));
-        }
-        if let Some(names) = &step.uppercase {
-            checked.push(CleanStep::Uppercase(utf8(names, "uppercase", report)));
-        }
-        if let Some(values) = &step.default {
-            let names = values.keys().map(String::as_str);
-            checked.push(CleanStep::Default(columns.check_defaults(names, &at("default"), report)));
-        }
-        if let Some(names) = &step.dedupe {
-            checked.push(CleanStep::Dedupe(columns.check_list(names.list(), &at("dedupe"), None, "", report)));
-        }
-    }
-    checked
 }
 
 fn expectations(

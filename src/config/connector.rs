@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::CleanStep;
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -129,20 +130,6 @@ pub enum NewField {
     /// Keep it in the JSON column `_rescued`.
     Rescue,
     Reject,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CleanStep {
-    /// Cuts white space (Unicode) off both ends; utf8 columns.
-    Trim(Vec<String>),
-    Lowercase(Vec<String>),
-    Uppercase(Vec<String>),
-    /// Replaces nulls and, in utf8 columns, empty strings. Values as the connector spells them,
-    /// parsed as the column's type when it was validated.
-    Default(Vec<(String, String)>),
-    /// Within a micro-batch, of rows with equal values in all these columns only the newest stays:
-    /// the greatest (`warehouse.newer_by` else origin time, origin time, order hash, row).
-    Dedupe(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

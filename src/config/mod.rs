@@ -7,8 +7,10 @@
 //! Connectors are checked to the end: names of columns, types, and the SQL of expectations, planned.
 
 mod arrow_schema;
+mod check_clean;
 mod check_columns;
 mod check_connector;
+mod clean_step;
 mod connector;
 mod error;
 mod expression;
@@ -18,15 +20,19 @@ mod kafka_properties;
 mod load_connectors;
 mod load_settings;
 mod quantity;
+mod raw_clean;
 mod raw_connector;
 mod raw_settings;
 mod revision;
+mod secrets;
 mod settings;
 mod shape;
 mod topics;
+mod units;
 mod yaml;
 
 pub use arrow_schema::*;
+pub use clean_step::*;
 pub use connector::*;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use json_schema::SchemaKind;
@@ -34,3 +40,4 @@ pub use load_connectors::{load_connectors, load_project};
 pub use load_settings::{Need, Override};
 pub use settings::*;
 pub use topics::{Payload, TopicSpec, load_topics};
+pub use units::Unit;

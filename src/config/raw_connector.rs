@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::raw_clean::RawCleanStep;
+
 /// One dataset's way from source to warehouse.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -143,23 +145,6 @@ pub(super) enum RawTypeChange {
     /// The row becomes a dead letter.
     #[default]
     Reject,
-}
-
-/// One step; exactly one key.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(super) struct RawCleanStep {
-    /// Cuts white space off both ends; utf8 columns.
-    pub(super) trim: Option<Names>,
-    /// utf8 columns.
-    pub(super) lowercase: Option<Names>,
-    /// utf8 columns.
-    pub(super) uppercase: Option<Names>,
-    /// Column → value for nulls and, in utf8 columns, empty strings.
-    pub(super) default: Option<BTreeMap<String, Scalar>>,
-    /// Of rows of a micro-batch with equal values in all these columns, the newest stays.
-    pub(super) dedupe: Option<Names>,
 }
 
 /// A column, or a list of columns.

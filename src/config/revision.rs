@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    CleanStep, Connector, Field, KeyEncoding, NewField, OnFail, PartitionBy, SourceKind, TimestampFormat,
-    WarehouseTable,
+    CleanStep, Connector, Field, KeyEncoding, Mask, NewField, OnFail, Otherwise, PartitionBy, SourceKind,
+    TimestampFormat, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -103,6 +103,25 @@ fn clean_step(step: &CleanStep) -> Value {
         CleanStep::Lowercase(columns) => json!(["lowercase", columns]),
         CleanStep::Uppercase(columns) => json!(["uppercase", columns]),
         CleanStep::Default(values) => json!(["default", values]),
+        CleanStep::Nulls { columns, values } => json!(["nulls", columns, values]),
+        CleanStep::Clamp(bounds) => {
+            let bounds: Value = bounds.iter().map(|bound| json!([bound.column, bound.min, bound.max])).collect();
+            json!(["clamp", bounds])
+        }
+        CleanStep::Replace { columns, pattern, with } => json!(["replace", columns, pattern, with]),
+        CleanStep::Map { columns, values, otherwise } => {
+            let otherwise = match otherwise {
+                Otherwise::Keep => "keep",
+                Otherwise::Clear => "clear",
+                Otherwise::Reject => "reject",
+            };
+            json!(["map", columns, values, otherwise])
+        }
+        CleanStep::Mask { columns, mask: Mask::KeepLast(count) } => json!(["mask", columns, "keep_last", count]),
+        CleanStep::Mask { columns, mask: Mask::Fixed(text) } => json!(["mask", columns, "fixed", text]),
+        // which key, never the key
+        CleanStep::Hash { columns, key } => json!(["hash", columns, key.name, key.fingerprint()]),
+        CleanStep::ParseUnits { from, to, unit } => json!(["parse_units", from, to, unit.symbol]),
         CleanStep::Dedupe(columns) => json!(["dedupe", columns]),
     }
 }

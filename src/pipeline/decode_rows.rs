@@ -73,6 +73,9 @@ pub(super) async fn decode_rows(
         for (expectation, count) in &transformed.failures {
             metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
         }
+        for (step, count) in transformed.changes.iter() {
+            metrics().clean_changed.with_label_values(&[&connector.name, step]).inc_by(count);
+        }
         overrides.correct_rows(plan, &connector, limits, &origin, &mut transformed);
         Ok(ProcessedRows {
             connector,

@@ -67,6 +67,7 @@ metrics! {
     object_unpacked_bytes: Counter("sluice_object_unpacked_bytes_total", ["connector"], "The same, unpacked.");
     rows_in: Counter("sluice_rows_in_total", ["connector", "outcome"], "Rows read: passed, filtered, duplicate, rejected.");
     rows_out: Counter("sluice_rows_out_total", ["dataset"], "Rows committed to the lake.");
+    clean_changed: Counter("sluice_clean_changed_total", ["connector", "step"], "Values changed by clean steps: trim, lowercase, uppercase, default, nulls, clamp, replace, map, mask, hash, parse_units.");
     expectation_failures: Counter("sluice_expectation_failures_total", ["connector", "expectation"], "Rows that failed an expectation, whatever its on_fail.");
     dead_letters: Counter("sluice_dead_letters_total", ["connector", "reason"], "Dead letters committed.");
     micro_batches: Counter("sluice_micro_batches_total", ["topic", "result"], "Micro-batches: committed, rebuilt, fenced, unbalanced.");

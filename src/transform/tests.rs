@@ -15,15 +15,15 @@ use crate::config::{
 };
 use crate::types::{DecodedBatch, Origin, OriginRows, RejectReason, Span};
 
-fn field(name: &str, data_type: FieldType) -> Field {
+pub(super) fn field(name: &str, data_type: FieldType) -> Field {
     Field { name: name.to_owned(), data_type, required: false, formats: vec![TimestampFormat::Rfc3339] }
 }
 
-fn names(names: &[&str]) -> Vec<String> {
+pub(super) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Arc<Connector> {
+pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Arc<Connector> {
     Arc::new(Connector {
         name: "orders".to_owned(),
         revision: "r".to_owned(),
@@ -88,7 +88,7 @@ fn batch(connector: &Connector, first: i64, lines: &[&str]) -> RecordBatch {
 }
 
 /// As decoding would give it, each batch of its own buffer.
-fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
+pub(super) fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
     let mut decoded = Decoded { batches: Vec::new(), rejects: Vec::new(), row_count: 0, unpacked_bytes: 0 };
     for lines in batches {
         let mut byte_offset = 0;
@@ -107,14 +107,14 @@ fn decoded(connector: &Connector, batches: &[&[&str]]) -> Decoded {
     decoded
 }
 
-fn written(batches: &[RecordBatch]) -> Vec<String> {
+pub(super) fn written(batches: &[RecordBatch]) -> Vec<String> {
     let mut writer = LineDelimitedWriter::new(Vec::new());
     writer.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
     writer.finish().unwrap();
     String::from_utf8(writer.into_inner()).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn transformed(connector: &Arc<Connector>, lines: &[&str]) -> Transformed {
+pub(super) fn transformed(connector: &Arc<Connector>, lines: &[&str]) -> Transformed {
     let plan = TransformPlan::new(connector).unwrap();
     let transformed = apply(&plan, decoded(connector, &[lines])).unwrap();
     let passed: usize = transformed.batches.iter().map(RecordBatch::num_rows).sum();
