@@ -4,18 +4,19 @@ use std::path::Path;
 
 use super::check_clean;
 use super::check_columns::Columns;
+use super::check_expectations;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize, RawSource,
-    RawStaging, RawWarehouse,
+    RawBreaker, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource, RawStaging,
+    RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    Breaker, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField, OnFail,
-    PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    Breaker, Connector, DimensionLink, Evolution, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source,
+    SourceKind, Staging, Warehouse, WarehouseTable, revision,
 };
 use crate::types::Overwrite;
 
@@ -71,9 +72,10 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
         staging: staging(raw, &columns, report),
         warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
-        fields: columns.fields,
+        fields: columns.fields.clone(),
     };
-    connector.expectations = expectations(raw, &connector, expressions, report);
+    connector.expectations =
+        check_expectations::expectations(&raw.expectations, &connector, &columns, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
     connector.revision = revision::of_connector(&connector);
     connector
@@ -120,38 +122,6 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
         RawFormat::Json => Format::Json,
     };
     Source { topic: raw.topic.clone(), kind, format }
-}
-
-fn expectations(
-    raw: &RawConnector,
-    connector: &Connector,
-    expressions: &Expressions,
-    report: &mut Report<'_>,
-) -> Vec<Expectation> {
-    let mut checked: Vec<Expectation> = Vec::new();
-    for (index, expectation) in raw.expectations.iter().enumerate() {
-        let at = |key| [Key("expectations"), Index(index), Key(key)];
-        if !is_name(&expectation.name, &['_']) {
-            let help = "lower-case letters, digits and underscores, beginning with a letter".to_owned();
-            report.add(&at("name"), format!("`{}` cannot be an expectation's name", expectation.name), help);
-        }
-        if checked.iter().any(|earlier| earlier.name == expectation.name) {
-            let help = "dead letters name the expectation that failed: give each its own name".to_owned();
-            report.add(&at("name"), format!("there are two expectations `{}`", expectation.name), help);
-        }
-        expressions.check(connector, &expectation.expr, &at("expr"), report);
-        checked.push(Expectation {
-            name: expectation.name.clone(),
-            expr: expectation.expr.clone(),
-            on_fail: match expectation.on_fail {
-                RawOnFail::Warn => OnFail::Warn,
-                RawOnFail::Drop => OnFail::Drop,
-                RawOnFail::Reject => OnFail::Reject,
-                RawOnFail::Fail => OnFail::Fail,
-            },
-        });
-    }
-    checked
 }
 
 fn breaker(raw: &RawBreaker, report: &mut Report<'_>) -> Breaker {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::CleanStep;
+use super::{CleanStep, Expectation};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -130,23 +130,6 @@ pub enum NewField {
     /// Keep it in the JSON column `_rescued`.
     Rescue,
     Reject,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    pub name: String,
-    /// SQL over the connector's columns, boolean. Null counts as failed.
-    pub expr: String,
-    pub on_fail: OnFail,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFail {
-    Warn,
-    Drop,
-    Reject,
-    /// The connector is parked.
-    Fail,
 }
 
 /// When a connector is parked because too much of what it reads does not fit.

@@ -12,6 +12,7 @@ mod budget;
 mod build;
 mod careful;
 mod carry;
+mod checks;
 mod context;
 mod decode_rows;
 mod decode_task;

@@ -14,17 +14,17 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, Scalar, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Scalar, StringArray};
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{CastOptions, cast_with_options, filter};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
 use chrono::DateTime;
 
 use super::TransformError;
+use super::sieve::Sieve;
 use crate::config::{CleanStep, Connector, Field, FieldType, arrow_type};
-use crate::types::{DecodedBatch, RejectReason, RowReject};
+use crate::types::{RejectReason, RowReject};
 
 use clamp::Bounds;
 use text::TextStep;
@@ -97,21 +97,6 @@ impl Changes {
     }
 }
 
-/// The rows of a batch after cleaning.
-pub(super) struct Cleaned {
-    pub(super) rows: RecordBatch,
-    /// Of each row its place in the batch as it was decoded; `None` where all are still there.
-    places: Option<Vec<usize>>,
-    pub(super) rejects: Vec<RowReject>,
-}
-
-impl Cleaned {
-    /// The place in the decoded batch of one row of `rows`.
-    pub(super) fn place(&self, index: usize) -> usize {
-        self.places.as_ref().map_or(index, |places| places[index])
-    }
-}
-
 impl Cleaning {
     pub(super) fn new(connector: &Connector) -> Result<Self, TransformError> {
         let mut planner = Planner { connector, steps: Vec::new() };
@@ -126,72 +111,42 @@ impl Cleaning {
         Ok(Self { steps, required })
     }
 
+    /// Takes rows that a step cannot take out, and adds their rejects.
     pub(super) fn apply(
         &self,
         connector: &Connector,
-        batch: &DecodedBatch,
+        sieve: &mut Sieve<'_>,
         changes: &mut Changes,
-    ) -> Result<Cleaned, TransformError> {
-        if self.steps.is_empty() {
-            return Ok(Cleaned { rows: batch.rows.clone(), places: None, rejects: Vec::new() });
-        }
+        rejects: &mut Vec<RowReject>,
+    ) -> Result<(), TransformError> {
         let failed = |source| TransformError::Clean { connector: connector.name.clone(), source };
-        let mut work = Work { batch, columns: batch.rows.columns().to_vec(), places: None, rejects: Vec::new() };
         let name = |index: usize| &connector.fields[index].name;
+        let mut take_out = |sieve: &mut Sieve<'_>, rows: &[usize], reason, detail: &dyn Fn() -> String| {
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let mut stays = vec![true; sieve.columns[0].len()];
+            for row in rows {
+                stays[*row] = false;
+                rejects.push(sieve.reject(*row, reason, detail()));
+            }
+            sieve.keep(&stays.into())
+        };
         for step in &self.steps {
-            let applied = step.action.apply(&work.columns, step.column).map_err(failed)?;
+            let applied = step.action.apply(&sieve.columns, step.column).map_err(failed)?;
             changes.add(step.kind, applied.changed);
             if let Some(column) = applied.column {
-                work.columns[step.column] = column;
+                sieve.columns[step.column] = column;
             }
             let detail =
                 || format!("clean step `{}` of column `{}`: {}", step.kind, name(step.column), step.action.misfit());
-            work.reject(&applied.failed, RejectReason::InvalidValue, detail).map_err(failed)?;
+            take_out(sieve, &applied.failed, RejectReason::InvalidValue, &detail).map_err(failed)?;
         }
         for index in &self.required {
-            let column = &work.columns[*index];
+            let column = &sieve.columns[*index];
             let nulls: Vec<usize> = (0..column.len()).filter(|row| column.is_null(*row)).collect();
             let detail = || format!("column `{}` is required, and cleaning left it null", name(*index));
-            work.reject(&nulls, RejectReason::MissingRequired, detail).map_err(failed)?;
-        }
-        let rows = RecordBatch::try_new(batch.rows.schema(), work.columns).map_err(failed)?;
-        Ok(Cleaned { rows, places: work.places, rejects: work.rejects })
-    }
-}
-
-/// A batch while it is cleaned.
-struct Work<'a> {
-    batch: &'a DecodedBatch,
-    columns: Vec<ArrayRef>,
-    places: Option<Vec<usize>>,
-    rejects: Vec<RowReject>,
-}
-
-impl Work<'_> {
-    /// Takes rows out.
-    fn reject(&mut self, rows: &[usize], reason: RejectReason, detail: impl Fn() -> String) -> Result<(), ArrowError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let places = self.places.take().unwrap_or_else(|| (0..self.batch.rows.num_rows()).collect());
-        let numbers: &Int64Array =
-            self.batch.rows.column(self.batch.rows.num_columns() - 1).as_primitive::<Int64Type>();
-        let mut stays = vec![true; places.len()];
-        for row in rows {
-            stays[*row] = false;
-            let place = places[*row];
-            self.rejects.push(RowReject {
-                row: numbers.value(place),
-                byte_offset: self.batch.spans[place].byte_offset,
-                reason,
-                detail: detail(),
-                bytes: self.batch.row_bytes(place),
-            });
-        }
-        self.places = Some(places.iter().zip(&stays).filter(|(_, stays)| **stays).map(|(place, _)| *place).collect());
-        let stays = BooleanArray::from(stays);
-        for column in &mut self.columns {
-            *column = filter(column, &stays)?;
+            take_out(sieve, &nulls, RejectReason::MissingRequired, &detail).map_err(failed)?;
         }
         Ok(())
     }
