@@ -188,7 +188,8 @@ fn overlay_environment(
             put(root, key, &value, origin, schema);
             continue;
         }
-        let known: Vec<String> = leaves.iter().map(|leaf| environment_name(leaf)).collect();
+        let known: Vec<String> =
+            leaves.iter().filter(|leaf| !maps.contains(&leaf.as_str())).map(|leaf| environment_name(leaf)).collect();
         let help = match nearest(&name, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`__` separates section and key, as in SLUICE_KAFKA__BROKERS".to_owned(),
