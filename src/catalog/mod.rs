@@ -11,6 +11,7 @@
 
 mod attempts;
 mod claims;
+mod expectations;
 mod files;
 mod letters;
 mod loads;
@@ -27,6 +28,9 @@ mod status;
 
 pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
 pub use claims::{ClaimQuestion, claimed};
+pub use expectations::{
+    ExpectationFailures, ExpectationRecord, expectation_failures, expectation_history, insert_expectation_results,
+};
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use letters::{
     LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,

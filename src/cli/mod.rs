@@ -112,7 +112,7 @@ impl SettingsArgs {
     /// Settings and connectors.
     pub fn load_project(&self, needs: &[Need]) -> Result<(Settings, Connectors), ConfigErrors> {
         let settings = self.load(needs)?;
-        let connectors = load_connectors(&settings.connectors_dir)?;
+        let connectors = load_connectors(&settings.connectors_dir)?.with_keys(&settings.secrets);
         Ok((settings, connectors))
     }
 }

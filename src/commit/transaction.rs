@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use super::{LedgerError, Ledgers, Totals};
 use crate::catalog::{
-    self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, FileRecord, PartitionKey, SourcePartitionId,
+    self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, ExpectationRecord, FileRecord, PartitionKey,
+    SourcePartitionId,
 };
 use crate::client::postgres;
 use crate::error::ErrorKind;
@@ -25,6 +26,8 @@ pub struct Proposal {
     pub files: Vec<FileRecord>,
     pub claims: Vec<ObjectClaim>,
     pub dead_letters: Vec<DeadLetterSample>,
+    /// What expectations came to.
+    pub expectations: Vec<ExpectationRecord>,
     /// Objects of parked connectors.
     pub parked: Vec<ParkedObject>,
     /// Offset, timestamp (ms), SHA-256 of the last message covered.
@@ -193,6 +196,9 @@ async fn write(
     }
     if !proposal.dead_letters.is_empty() {
         catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;
+    }
+    if !proposal.expectations.is_empty() {
+        catalog::insert_expectation_results(transaction, id, &proposal.expectations).await?;
     }
     if !proposal.parked.is_empty() {
         catalog::insert_parked_objects(transaction, key, id, &proposal.parked).await?;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::{CleanStep, Expectation};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -158,37 +159,6 @@ pub enum NewField {
     /// Keep it in the JSON column `_rescued`.
     Rescue,
     Reject,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CleanStep {
-    /// Cuts white space (Unicode) off both ends; utf8 columns.
-    Trim(Vec<String>),
-    Lowercase(Vec<String>),
-    Uppercase(Vec<String>),
-    /// Replaces nulls and, in utf8 columns, empty strings. Values as the connector spells them,
-    /// parsed as the column's type when it was validated.
-    Default(Vec<(String, String)>),
-    /// Within a micro-batch, of rows with equal values in all these columns only the newest stays:
-    /// the greatest (`warehouse.newer_by` else origin time, origin time, order hash, row).
-    Dedupe(Vec<String>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    pub name: String,
-    /// SQL over the connector's columns, boolean. Null counts as failed.
-    pub expr: String,
-    pub on_fail: OnFail,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFail {
-    Warn,
-    Drop,
-    Reject,
-    /// The connector is parked.
-    Fail,
 }
 
 /// When a connector is parked because too much of what it reads does not fit.

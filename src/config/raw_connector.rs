@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::raw_clean::RawCleanStep;
+use super::raw_expectation::RawExpectation;
+
 /// One dataset's way from source to warehouse.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +26,7 @@ pub(super) struct RawConnector {
     /// Steps that mend values, run in this order.
     #[serde(default)]
     pub(super) clean: Vec<RawCleanStep>,
-    /// What must be true of every row, asked in this order after cleaning.
+    /// What must be true of every row and of the rows of a micro-batch together, asked in this order at each stage.
     #[serde(default)]
     pub(super) expectations: Vec<RawExpectation>,
     /// Stops the connector where too much of what it reads does not fit; left out, it never does.
@@ -165,23 +168,6 @@ pub(super) enum RawTypeChange {
     Reject,
 }
 
-/// One step; exactly one key.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(super) struct RawCleanStep {
-    /// Cuts white space off both ends; utf8 columns.
-    pub(super) trim: Option<Names>,
-    /// utf8 columns.
-    pub(super) lowercase: Option<Names>,
-    /// utf8 columns.
-    pub(super) uppercase: Option<Names>,
-    /// Column → value for nulls and, in utf8 columns, empty strings.
-    pub(super) default: Option<BTreeMap<String, Scalar>>,
-    /// Of rows of a micro-batch with equal values in all these columns, the newest stays.
-    pub(super) dedupe: Option<Names>,
-}
-
 /// A column, or a list of columns.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -207,31 +193,6 @@ pub(super) enum Scalar {
     Text(String),
     Number(f64),
     Boolean(bool),
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawExpectation {
-    /// Shown with every row that fails it.
-    #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
-    pub(super) name: String,
-    /// SQL over the connector's columns, boolean. Null counts as failed.
-    pub(super) expr: String,
-    /// What becomes of a row that fails.
-    pub(super) on_fail: RawOnFail,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawOnFail {
-    /// Count it and keep the row.
-    Warn,
-    /// Let the row go; counted as `filtered`.
-    Drop,
-    /// The row becomes a dead letter.
-    Reject,
-    /// The connector is parked, with nothing of the micro-batch committed: `sluice connectors resume`.
-    Fail,
 }
 
 /// `{}` takes both defaults.

@@ -1,4 +1,4 @@
-//! From processed messages to a proposal for the commit: dedupe, Parquet, ledgers, claims.
+//! From processed messages to a proposal for the commit: dedupe, the last expectations, Parquet, ledgers, claims.
 //!
 //! Pure but for the CPU it takes: the same messages give the same proposal, so it is made again
 //! whenever the commit finds that another micro-batch holds one of the claims.
@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::carry::Carried;
+use super::checks::{Checks, Histories};
 use super::context::TransformContext;
 use super::overrides::Overrides;
 use super::parking::parked_objects;
@@ -20,7 +21,7 @@ use crate::commit::{Ledgers, Proposal, Redrive, Totals};
 use crate::config::Connector;
 use crate::error::chain;
 use crate::stage;
-use crate::transform;
+use crate::transform::TransformError;
 use crate::types::{
     DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
     ParkedObject, RejectReason, RowOutcome, StagedFile, TopicPartition,
@@ -34,6 +35,8 @@ pub struct Built {
     pub uploads: Vec<Upload>,
     /// By connector and reason.
     pub dead_letter_counts: BTreeMap<(String, &'static str), u64>,
+    /// Connectors that must be parked, and why: then nothing of this may be committed.
+    pub stops: Vec<(String, String)>,
 }
 
 pub struct Upload {
@@ -60,7 +63,7 @@ pub struct SealedBatch {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("could not dedupe the rows of connector `{connector}`: {detail}")]
+    #[error("could not dedupe or check the rows of connector `{connector}`: {detail}")]
     Dedupe { connector: String, detail: String },
     #[error("could not encode the files of connector `{connector}`: {detail}")]
     Encode { connector: String, detail: String },
@@ -75,10 +78,11 @@ struct Collected {
     rows: BTreeMap<String, (Arc<Connector>, Vec<OriginRows>)>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     parked: Vec<ParkedObject>,
+    checks: Checks,
 }
 
 /// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
-pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, BuildError> {
+pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histories) -> Result<Built, BuildError> {
     let id = MicroBatchId::generate();
     let mut collected = Collected::default();
     // what is carried over is claimed already: the same version announced again is a duplicate
@@ -90,7 +94,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     }
     collected.carried(&sealed.carried);
     collected.offsets_without_messages(sealed);
-    let mut files = collected.encode_rows(&sealed.topic_partition, id)?;
+    let mut files = collected.encode_rows(context, &sealed.topic_partition, id, histories)?;
     files.extend(encode_dead_letters(context, sealed, id, &collected.dead_letters)?);
     collected.totals.rows_out = count_rows(&files, FileKind::Data);
     collected.totals.dead_letters = count_rows(&files, FileKind::DeadLetter);
@@ -112,6 +116,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         claims: collected.claims,
         parked: collected.parked,
         dead_letters: samples(&collected.dead_letters),
+        expectations: collected.checks.records(),
         last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
         oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
         outbox_topic: context.outbox_topic.clone(),
@@ -123,7 +128,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     for (letter, _) in &collected.dead_letters {
         *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
     }
-    Ok(Built { proposal, uploads, dead_letter_counts })
+    Ok(Built { proposal, uploads, dead_letter_counts, stops: collected.checks.stops() })
 }
 
 /// Bucket, key, version.
@@ -146,6 +151,7 @@ impl Collected {
             self.claims.push(claim.clone());
         }
         for (connector, rows) in &carried.rows {
+            self.checks.carried(&rows.origin);
             self.totals.rows_in += rows.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
             let entry = self.rows.entry(connector.name.clone());
             entry.or_insert_with(|| (Arc::clone(connector), Vec::new())).1.push(rows.clone());
@@ -226,20 +232,27 @@ impl Collected {
             ..DeadLetter::of_row(name, origin, reject, location.cloned())
         });
         self.dead_letters.extend(letters.map(|letter| (letter, time)));
+        self.checks.read(rows, time);
         let entry = self.rows.entry(name.clone()).or_insert_with(|| (Arc::clone(&rows.connector), Vec::new()));
         entry.1.push(rows.rows.clone());
     }
 
     fn encode_rows(
         &mut self,
+        context: &TransformContext,
         topic_partition: &TopicPartition,
         id: MicroBatchId,
+        histories: &Histories,
     ) -> Result<Vec<StagedFile>, BuildError> {
         let mut files = Vec::new();
         for (name, (connector, rows)) in std::mem::take(&mut self.rows) {
-            let (rows, duplicates) = transform::dedupe(&connector, rows)
-                .map_err(|error| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) })?;
-            self.ledgers.rows_in(&name, RowOutcome::Duplicate, duplicates);
+            let failed = |error: TransformError| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) };
+            let checked = self.checks.check(context.plan(&connector), rows, histories).map_err(failed)?;
+            self.ledgers.rows_in(&name, RowOutcome::Duplicate, checked.duplicates);
+            self.ledgers.rows_in(&name, RowOutcome::Filtered, checked.filtered);
+            self.ledgers.rows_in(&name, RowOutcome::Rejected, checked.dead_letters.len() as u64);
+            self.dead_letters.extend(checked.dead_letters);
+            let rows = checked.rows;
             let passed = rows.iter().flat_map(|origin| &origin.batches).map(|batch| batch.num_rows() as u64).sum();
             self.ledgers.rows_in(&name, RowOutcome::Passed, passed);
             self.ledgers.rows_out(&name, &connector.staging.dataset, passed);

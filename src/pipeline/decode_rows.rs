@@ -143,8 +143,8 @@ pub(super) async fn decode_rows(
         let (plan, limits) = (context.plan(&connector), &context.decode_limits);
         let ReadRows { mut transformed, row_count, unpacked_bytes } = read_rows(&connector, plan, limits, input)?;
         metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        for (expectation, count) in &transformed.failures {
-            metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
+        for (step, count) in transformed.changes.iter() {
+            metrics().clean_changed.with_label_values(&[&connector.name, step]).inc_by(count);
         }
         overrides.correct_rows(plan, &connector, limits, &origin, &mut transformed);
         Ok(ProcessedRows {
@@ -154,6 +154,8 @@ pub(super) async fn decode_rows(
             row_count,
             filtered: transformed.filtered,
             failed: transformed.failed,
+            tallies: transformed.tallies,
+            held: transformed.held,
             unpacked_bytes,
             object,
         })

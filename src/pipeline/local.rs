@@ -5,8 +5,8 @@
 //! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. A file stands for an object, its
 //! place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
 //! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
-//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters and the breaker
-//! are the pipeline's alone.
+//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and
+//! what is measured by earlier micro-batches are the pipeline's alone. A file counts as announced when it was modified.
 //!
 //! # Large files
 //! A file is read block by block, so memory is bounded however large it is. One of more than a chunk
@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::checks::{Checked, Checks, Histories};
 use super::decode_rows::{ChunkError, Chunks, ReadRows};
 use super::decode_task::{Fault, catching};
 use crate::commit::{BatchLimits, Fill};
@@ -29,7 +30,7 @@ use crate::config::{Connector, Limits};
 use crate::decode::{DecodeLimits, ObjectDecoder};
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::{self, TransformError, TransformPlan};
+use crate::transform::{TransformError, TransformPlan};
 use crate::types::{
     DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
 };
@@ -55,7 +56,9 @@ pub enum LocalError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("a row of {} fails expectation `{expectation}`, which stops connector `{connector}`", path.display())]
     Stopped { connector: String, expectation: String, path: PathBuf },
-    #[error("could not plan or dedupe")]
+    #[error("{reason}, which stops connector `{connector}`")]
+    BatchStopped { connector: String, reason: String },
+    #[error("could not plan, dedupe or check")]
     Transform(#[from] TransformError),
     #[error("could not encode")]
     Encode(#[from] stage::StageError),
@@ -65,7 +68,7 @@ impl LocalError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
-            Self::Stopped { .. } => ErrorKind::Halt,
+            Self::Stopped { .. } | Self::BatchStopped { .. } => ErrorKind::Halt,
             Self::Transform(source) => source.kind(),
             Self::Encode(source) => source.kind(),
         }
@@ -158,6 +161,7 @@ struct Worker<'a> {
     fill: Fill,
     rows: Vec<OriginRows>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    checks: Checks,
     folders: BTreeSet<PathBuf>,
     report: StageReport,
     /// The file at hand is staged in chunks.
@@ -200,6 +204,7 @@ impl<'a> Worker<'a> {
             fill: Fill::default(),
             rows: Vec::new(),
             dead_letters: Vec::new(),
+            checks: Checks::default(),
             folders: BTreeSet::new(),
             report: StageReport::default(),
             cut: None,
@@ -311,6 +316,11 @@ impl<'a> Worker<'a> {
         for reject in &transformed.rejects {
             self.keep(DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone())), origin);
         }
+        for reject in &transformed.held {
+            let letter = DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone()));
+            self.checks.hold(origin, reject.row, letter, origin.time);
+        }
+        self.checks.count(&connector.name, &transformed.tallies, origin.time);
         self.rows.push(OriginRows { origin: origin.clone(), batches: transformed.batches });
         Ok(())
     }
@@ -335,8 +345,19 @@ impl<'a> Worker<'a> {
         self.fill = Fill::default();
         let id = MicroBatchId::generate();
         let connector = &self.job.connector;
-        let (rows, duplicates) = transform::dedupe(connector, std::mem::take(&mut self.rows))?;
+        let mut checks = std::mem::take(&mut self.checks);
+        let Checked { rows, duplicates, filtered, dead_letters } =
+            checks.check(self.plan, std::mem::take(&mut self.rows), &Histories::default())?;
+        if let Some((connector, reason)) = checks.stops().into_iter().next() {
+            return Err(LocalError::BatchStopped { connector, reason });
+        }
         self.report.duplicates += duplicates;
+        self.report.filtered += filtered;
+        self.report.rejected += dead_letters.len() as u64;
+        for (letter, time) in dead_letters {
+            *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
+            self.dead_letters.push((letter, time));
+        }
         let mut files = stage::encode(connector, &self.topic_partition, id, &rows)?;
         drop(rows);
         let dead_letters = std::mem::take(&mut self.dead_letters);

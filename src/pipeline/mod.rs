@@ -13,6 +13,7 @@ mod build;
 mod careful;
 mod carry;
 mod claims;
+mod checks;
 mod context;
 mod decode_rows;
 mod decode_task;

@@ -197,7 +197,7 @@ fn correct_row(plan: &TransformPlan, connector: &Connector, limits: &DecodeLimit
             });
         }
     };
-    if let Some(reject) = transformed.rejects.into_iter().next() {
+    if let Some(reject) = transformed.rejects.into_iter().chain(transformed.held).next() {
         return Fate::Rejected(Fault { reason: reject.reason, detail: reject.detail });
     }
     transformed.batches.into_iter().next().map_or(Fate::Filtered, Fate::Passed)

@@ -7,6 +7,7 @@ mod database;
 mod dependencies;
 mod guards;
 mod dead_letters;
+mod expectations;
 mod hostile;
 mod layers;
 mod loading;
