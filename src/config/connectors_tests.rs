@@ -268,6 +268,8 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
         let told = problems(&[("a.yaml", &text)]);
         assert!(told.contains(expected), "{told}");
     }
+}
+
 /// Micro-batches in catalogs name it: an option that came later must not change it where it is left out.
 #[test]
 fn a_connector_without_later_options_keeps_its_revision() {

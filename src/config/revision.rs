@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField, OnFail,
-    Otherwise, PartitionBy, SourceKind, TimestampFormat, WarehouseTable,
+    Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField,
+    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.

@@ -3,7 +3,7 @@
 -- micro_batch.
 -- Binaries that know nothing of it go on as before: they write no results.
 
-UPDATE catalog.schema_info SET version = 7;
+UPDATE catalog.schema_info SET version = 6;
 
 -- One row for each expectation that a micro-batch was held against. Belongs to the micro-batch, and counts while it is live.
 CREATE TABLE catalog.expectation_result (
