@@ -3,7 +3,7 @@
 //!
 //! # Ordering
 //! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), parked connectors,
-//! micro-batches whose masks change by id, overrides by id, requests for re-drives. Statements state
+//! micro-batches whose masks change by id, new schemas by connector, overrides by id, requests for re-drives. Statements state
 //! their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
@@ -23,6 +23,7 @@ mod position;
 mod redrive;
 mod replay;
 mod replay_scope;
+mod schemas;
 mod status;
 
 pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
@@ -60,6 +61,7 @@ pub use replay_scope::{
     ClaimedObject, CommitSpeed, LoadedBatch, ReloadFilter, ReplayScope, commit_speed, find_partition, forget_loaded,
     loaded_batches, replay_objects, replay_scope,
 };
+pub use schemas::{SchemaVersion, insert_schema_versions, schema_versions};
 pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
 
 use thiserror::Error;

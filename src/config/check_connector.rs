@@ -8,13 +8,13 @@ use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
     RawBreaker, RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize,
-    RawSource, RawStaging, RawWarehouse,
+    RawSource, RawStaging, RawTypeChange, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
     Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField,
-    OnFail, PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    OnFail, PartitionBy, Source, SourceKind, Staging, TypeChange, Warehouse, WarehouseTable, revision,
 };
 use crate::types::Overwrite;
 
@@ -63,7 +63,15 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
                 RawNewField::Ignore => NewField::Ignore,
                 RawNewField::Rescue => NewField::Rescue,
                 RawNewField::Reject => NewField::Reject,
+                RawNewField::Evolve => NewField::Evolve,
             },
+            type_change: match raw.evolution.type_change {
+                RawTypeChange::Reject => TypeChange::Reject,
+                RawTypeChange::Ignore => TypeChange::Ignore,
+                RawTypeChange::Rescue => TypeChange::Rescue,
+                RawTypeChange::Evolve => TypeChange::Evolve,
+            },
+            added_count: 0,
         },
         clean: clean(&raw.clean, &columns, report),
         expectations: Vec::new(),

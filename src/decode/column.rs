@@ -25,6 +25,8 @@ pub(super) enum Misfit {
 
 pub(super) struct Column {
     values: Values,
+    /// The column may be widened: text takes the text of everything, JSON takes objects and arrays alone.
+    widens: bool,
     is_valid: Vec<bool>,
     null_count: usize,
 }
@@ -42,7 +44,7 @@ enum Values {
 }
 
 impl Column {
-    pub(super) fn new(field: &Field) -> Self {
+    pub(super) fn new(field: &Field, widens: bool) -> Self {
         let takes = |format| field.formats.contains(&format);
         let values = match field.data_type {
             FieldType::Utf8 => Values::Utf8(TextValues::new(0)),
@@ -59,12 +61,12 @@ impl Column {
                 takes_integers: takes(TimestampFormat::EpochMs),
             },
         };
-        Self { values, is_valid: Vec::new(), null_count: 0 }
+        Self { values, widens, is_valid: Vec::new(), null_count: 0 }
     }
 
     /// Of JSON text that the caller writes.
     pub(super) fn json() -> Self {
-        Self { values: Values::Json(TextValues::new(0)), is_valid: Vec::new(), null_count: 0 }
+        Self { values: Values::Json(TextValues::new(0)), widens: false, is_valid: Vec::new(), null_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,12 +90,20 @@ impl Column {
             return Ok(None);
         }
         let read = match (&mut self.values, first) {
+            (Values::Json(_), first) if self.widens && !matches!(first, b'{' | b'[') => {
+                scanner.value()?;
+                Err(Misfit::WrongType { found: kind(first) })
+            }
             (Values::Json(values), _) => {
                 values.push(scanner.value()?);
                 Ok(())
             }
             (Values::Utf8(values), b'"') => {
                 values.push_text(scanner.string()?);
+                Ok(())
+            }
+            (Values::Utf8(values), _) if self.widens => {
+                values.push(&number::plain(scanner.value()?));
                 Ok(())
             }
             (Values::Boolean(values), b't' | b'f') => {
@@ -292,7 +302,7 @@ pub(super) fn plain<'a>(text: Text<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Lower case with hyphens.
-fn uuid(text: &[u8]) -> Option<[u8; 36]> {
+pub(super) fn uuid(text: &[u8]) -> Option<[u8; 36]> {
     let mut uuid: [u8; 36] = text.try_into().ok()?;
     for (at, byte) in uuid.iter_mut().enumerate() {
         let fits = if matches!(at, 8 | 13 | 18 | 23) { *byte == b'-' } else { byte.is_ascii_hexdigit() };

@@ -11,8 +11,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
 use super::column::{Column, Misfit, plain};
+use super::infer;
 use super::scan::{Bracket, Scanner, SyntaxError, Text};
-use crate::config::{Connector, Field, FieldType, NewField};
+use crate::config::{Connector, Field, FieldType, NewField, TypeChange};
 use crate::types::RejectReason;
 
 /// Why a record is no row.
@@ -20,10 +21,24 @@ use crate::types::RejectReason;
 pub(super) enum RowFault {
     Syntax(SyntaxError),
     NotAnObject,
-    Duplicate { field: String },
-    Unknown { field: String },
-    Misfit { field: String, data_type: FieldType, misfit: Misfit },
-    Missing { field: String },
+    Duplicate {
+        field: String,
+    },
+    Unknown {
+        field: String,
+    },
+    Misfit {
+        field: String,
+        data_type: FieldType,
+        misfit: Misfit,
+    },
+    Missing {
+        field: String,
+    },
+    /// It fits once the schema has grown by [`RowDecoder::row_seen`].
+    Widens {
+        field: String,
+    },
 }
 
 impl RowFault {
@@ -33,7 +48,7 @@ impl RowFault {
             Self::Syntax(SyntaxError::TooDeep { .. }) => RejectReason::TooDeep,
             Self::NotAnObject => RejectReason::NotAnObject,
             Self::Duplicate { .. } => RejectReason::DuplicateField,
-            Self::Unknown { .. } => RejectReason::UnknownField,
+            Self::Unknown { .. } | Self::Widens { .. } => RejectReason::UnknownField,
             Self::Misfit { misfit: Misfit::WrongType { .. }, .. } => RejectReason::WrongType,
             Self::Misfit { misfit: Misfit::InvalidValue { .. }, .. } => RejectReason::InvalidValue,
             Self::Missing { .. } => RejectReason::MissingRequired,
@@ -54,6 +69,7 @@ impl RowFault {
             Self::Misfit { field, data_type, misfit: Misfit::InvalidValue { expected } } => {
                 format!("column `{field}` is {}: expected {expected}", type_name(*data_type))
             }
+            Self::Widens { field } => format!("the schema does not yet take field `{field}`"),
             Self::Missing { field } => format!("column `{field}` is required"),
         }
     }
@@ -72,6 +88,9 @@ pub(super) struct RowDecoder<'c> {
     depth_max: usize,
     open: Vec<Bracket>,
     scratch: Vec<u8>,
+    /// Of the row at hand: columns and types by which the schema would have to grow.
+    row_seen: Vec<(String, FieldType)>,
+    fault_at: Option<usize>,
 }
 
 impl<'c> RowDecoder<'c> {
@@ -79,7 +98,7 @@ impl<'c> RowDecoder<'c> {
         Self {
             connector,
             schema: connector.decoded_schema(),
-            columns: connector.fields.iter().map(Column::new).collect(),
+            columns: columns(connector),
             rescued: connector.rescues().then(Column::json),
             rows: Vec::new(),
             names: Names::new(&connector.fields),
@@ -87,19 +106,36 @@ impl<'c> RowDecoder<'c> {
             depth_max,
             open: Vec::new(),
             scratch: Vec::new(),
+            row_seen: Vec::new(),
+            fault_at: None,
         }
+    }
+
+    /// Of the last row, where it faulted: the byte at which its field or the flaw of its syntax begins.
+    pub(super) fn fault_at(&self) -> Option<usize> {
+        self.fault_at
+    }
+
+    /// Of the last row, where it faulted by [`RowFault::Widens`]: the types that its columns would need.
+    pub(super) fn row_seen(&self) -> &[(String, FieldType)] {
+        &self.row_seen
     }
 
     /// Adds a row to the open batch, or nothing at all.
     pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
         self.unknown.clear();
+        self.row_seen.clear();
+        self.fault_at = None;
         let mut scanner = Scanner::new(record, std::mem::take(&mut self.open), self.depth_max);
         let read = self.record(&mut scanner);
         self.open = scanner.into_open();
         let added = match read {
             Ok(None) => self.complete(),
             Ok(Some(fault)) => Err(fault),
-            Err(error) => Err(RowFault::Syntax(error)),
+            Err(error) => {
+                self.fault_at = Some(error.at());
+                Err(RowFault::Syntax(error))
+            }
         };
         if added.is_ok() {
             self.rows.push(row);
@@ -130,9 +166,14 @@ impl<'c> RowDecoder<'c> {
         let mut place = 0;
         let mut has_next = scanner.begin_object()?;
         while has_next {
+            scanner.peek();
+            let at = scanner.at();
             let key = scanner.key()?;
             if fault.is_none() {
                 fault = self.field(scanner, place, key)?;
+                if fault.is_some() {
+                    self.fault_at = Some(at);
+                }
             } else {
                 scanner.value()?;
             }
@@ -159,8 +200,35 @@ impl<'c> RowDecoder<'c> {
             scanner.value()?;
             return Ok(Some(RowFault::Duplicate { field: field.name.clone() }));
         }
-        let misfit = column.read(scanner, &mut self.scratch)?;
-        Ok(misfit.map(|misfit| RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }))
+        scanner.peek();
+        let start = scanner.at();
+        match column.read(scanner, &mut self.scratch)? {
+            None => Ok(None),
+            Some(misfit) => Ok(self.misfit(index, misfit, key, scanner.since(start))),
+        }
+    }
+
+    /// What the connector does with a value that does not fit its column.
+    fn misfit(&mut self, index: usize, misfit: Misfit, key: Text<'_>, value: &[u8]) -> Option<RowFault> {
+        let connector = self.connector;
+        let field = &connector.fields[index];
+        let wider = infer::value_type(value).and_then(|seen| connector.widened(index, seen));
+        if let Some(wider) = wider {
+            self.row_seen.push((field.name.clone(), wider));
+            self.columns[index].push_null();
+            return None;
+        }
+        let policy = if connector.is_added(index) { TypeChange::Rescue } else { connector.evolution.type_change };
+        match policy {
+            TypeChange::Ignore | TypeChange::Rescue if !field.required => {
+                if policy == TypeChange::Rescue {
+                    self.unknown.keep(key.raw, value);
+                }
+                self.columns[index].push_null();
+                None
+            }
+            _ => Some(RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }),
+        }
     }
 
     fn unknown_field(&mut self, scanner: &mut Scanner<'_>, key: Text<'_>) -> Result<Option<RowFault>, SyntaxError> {
@@ -172,7 +240,16 @@ impl<'c> RowDecoder<'c> {
         match self.connector.evolution.new_field {
             NewField::Ignore => Ok(None),
             NewField::Reject => Ok(Some(RowFault::Unknown { field: shortened(name) })),
-            NewField::Rescue => {
+            NewField::Evolve if self.connector.can_add(&String::from_utf8_lossy(name)) => {
+                // null has no type: nothing to add a column for
+                if let Some(seen) = infer::value_type(value) {
+                    self.row_seen.push((String::from_utf8_lossy(name).into_owned(), seen));
+                } else if value != b"null" {
+                    self.unknown.keep(key.raw, value);
+                }
+                Ok(None)
+            }
+            NewField::Rescue | NewField::Evolve => {
                 self.unknown.keep(key.raw, value);
                 Ok(None)
             }
@@ -186,9 +263,13 @@ impl<'c> RowDecoder<'c> {
             if column.len() == rows {
                 column.push_null();
             }
-            if field.required && column.last_is_null() {
+            let widens = || self.row_seen.iter().any(|(name, _)| *name == field.name);
+            if field.required && column.last_is_null() && !widens() {
                 return Err(RowFault::Missing { field: field.name.clone() });
             }
+        }
+        if let Some((field, _)) = self.row_seen.first() {
+            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
         }
         if let Some(column) = &mut self.rescued {
             match self.unknown.kept() {
@@ -198,6 +279,15 @@ impl<'c> RowDecoder<'c> {
         }
         Ok(())
     }
+}
+
+fn columns(connector: &Connector) -> Vec<Column> {
+    let widens = |index| connector.is_added(index) || connector.evolution.type_change == TypeChange::Evolve;
+    let takes_text = |index: usize, field: &Field| {
+        // a declared JSON column takes everything; only one that data added may have to become text
+        widens(index) && (field.data_type != FieldType::Json || connector.is_added(index))
+    };
+    connector.fields.iter().enumerate().map(|(index, field)| Column::new(field, takes_text(index, field))).collect()
 }
 
 /// Columns by name.

@@ -33,11 +33,20 @@
 //! | json | anything | – |
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere.
+//!
+//! # Evolution
+//! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
+//! `ignore` the column is null, by `rescue` the value is kept in `_rescued` besides; a required column still rejects.
+//! `evolve` widens ([`decode_object_evolving`]): utf8 columns then take the text of any value, numbers
+//! spelled without exponent and without zeros behind their last digit.
 
 mod column;
+mod evolve;
+mod infer;
 mod json;
 mod lines;
 mod number;
+mod profile;
 mod scan;
 mod timestamp;
 mod unpack;
@@ -50,6 +59,9 @@ use bytes::Bytes;
 use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, DecodedBatch, Span};
 use crate::types::{RejectReason, RowReject, kept_bytes};
+
+pub use evolve::{decode_object_evolving, decode_record_evolving, place_of_fault};
+pub use profile::{FieldProfile, Profile};
 
 use json::RowDecoder;
 use lines::Lines;

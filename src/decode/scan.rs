@@ -16,6 +16,14 @@ pub(super) enum SyntaxError {
     },
 }
 
+impl SyntaxError {
+    pub(super) fn at(self) -> usize {
+        match self {
+            Self::Malformed { at, .. } | Self::TooDeep { at } => at,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bracket {
     Object,
@@ -53,6 +61,16 @@ impl<'a> Scanner<'a> {
 
     pub(super) fn into_open(self) -> Vec<Bracket> {
         self.open
+    }
+
+    /// How many bytes are taken.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What was taken from `start` on.
+    pub(super) fn since(&self, start: usize) -> &'a [u8] {
+        &self.bytes[start..self.at]
     }
 
     /// The next byte that is no white space, not taken; 0 at the end, which begins nothing either.

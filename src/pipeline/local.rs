@@ -18,12 +18,13 @@ use chrono::{DateTime, Utc};
 
 use super::decode_rows::{Input, ReadRows, read_rows};
 use super::decode_task::{Fault, catching};
+use super::evolution::{EvolutionError, EvolvedRows, EvolvedSchemas};
 use crate::commit::{BatchLimits, Fill};
 use crate::config::{Connector, Limits};
 use crate::decode::DecodeLimits;
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::{self, TransformError, TransformPlan};
+use crate::transform::{self, TransformError};
 use crate::types::{
     DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, StagedFile, TopicPartition,
 };
@@ -43,6 +44,8 @@ pub enum LocalError {
     Stopped { connector: String, expectation: String, path: PathBuf },
     #[error("could not plan or dedupe")]
     Transform(#[from] TransformError),
+    #[error("could not bring rows to one schema")]
+    Arrange(#[from] EvolutionError),
     #[error("could not encode")]
     Encode(#[from] stage::StageError),
 }
@@ -53,6 +56,7 @@ impl LocalError {
             Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
             Self::Stopped { .. } => ErrorKind::Halt,
             Self::Transform(source) => source.kind(),
+            Self::Arrange(_) => ErrorKind::Halt,
             Self::Encode(source) => source.kind(),
         }
     }
@@ -117,11 +121,12 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
             return Err(LocalError::FolderInUse { folder });
         }
     }
-    let plan = TransformPlan::new(&job.connector)?;
+    let schemas = EvolvedSchemas::new(std::slice::from_ref(&job.connector))?;
     let next_file = AtomicUsize::new(0);
     let threads = job.threads.clamp(1, job.files.len().max(1));
     let results: Vec<Result<StageReport, LocalError>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Worker::new(job, &plan).run(&next_file))).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| Worker::new(job, &schemas).run(&next_file))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -137,27 +142,27 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
 /// One thread's open micro-batch.
 struct Worker<'a> {
     job: &'a StageJob,
-    plan: &'a TransformPlan,
+    schemas: &'a EvolvedSchemas,
     batch_limits: BatchLimits,
     decode_limits: DecodeLimits,
     topic_partition: TopicPartition,
     fill: Fill,
-    rows: Vec<OriginRows>,
+    rows: EvolvedRows,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     folders: BTreeSet<PathBuf>,
     report: StageReport,
 }
 
 impl<'a> Worker<'a> {
-    fn new(job: &'a StageJob, plan: &'a TransformPlan) -> Self {
+    fn new(job: &'a StageJob, schemas: &'a EvolvedSchemas) -> Self {
         Self {
             job,
-            plan,
+            schemas,
             batch_limits: BatchLimits::new(&job.limits),
             decode_limits: DecodeLimits::new(&job.limits),
             topic_partition: TopicPartition::new("local", 0),
             fill: Fill::default(),
-            rows: Vec::new(),
+            rows: EvolvedRows::default(),
             dead_letters: Vec::new(),
             folders: BTreeSet::new(),
             report: StageReport::default(),
@@ -192,8 +197,9 @@ impl<'a> Worker<'a> {
         let object = ObjectLocation { bucket: LOCAL_BUCKET.to_owned(), key: path.to_string_lossy().into_owned() };
         let connector = &self.job.connector;
         let input = Input::Object(bytes.clone());
-        let ReadRows { transformed, row_count, unpacked_bytes } =
-            match catching(|| read_rows(connector, self.plan, &self.decode_limits, input)) {
+        let current = self.schemas.current(&connector.name);
+        let ReadRows { schema, transformed, row_count, unpacked_bytes } =
+            match catching(|| read_rows(&current, self.schemas, &self.decode_limits, input)) {
                 Ok(rows) => rows,
                 Err(fault) => {
                     self.report.quarantined += 1;
@@ -215,7 +221,7 @@ impl<'a> Worker<'a> {
         for reject in &transformed.rejects {
             self.keep(DeadLetter::of_row(&connector.name, &origin, reject, Some(object.clone())), &origin);
         }
-        self.rows.push(OriginRows { origin, batches: transformed.batches });
+        self.rows.push(&schema.connector, OriginRows { origin, batches: transformed.batches });
         Ok(())
     }
 
@@ -229,10 +235,12 @@ impl<'a> Worker<'a> {
         self.fill = Fill::default();
         let id = MicroBatchId::generate();
         let connector = &self.job.connector;
-        let (rows, duplicates) = transform::dedupe(connector, std::mem::take(&mut self.rows))?;
-        self.report.duplicates += duplicates;
-        let mut files = stage::encode(connector, &self.topic_partition, id, &rows)?;
-        drop(rows);
+        let mut files = Vec::new();
+        if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
+            let (rows, duplicates) = transform::dedupe(&connector, rows)?;
+            self.report.duplicates += duplicates;
+            files = stage::encode(&connector, &self.topic_partition, id, &rows)?;
+        }
         let dead_letters = std::mem::take(&mut self.dead_letters);
         let revisions = |_: &str| (connector.revision.clone(), connector.schema_revision.clone());
         files.extend(stage::encode_dead_letters(&self.topic_partition, id, &dead_letters, revisions)?);

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    CleanStep, Evolution, Expectation, Field, FieldType, Format, KeyEncoding, NewField, OnFail, PartitionBy, Source,
-    SourceKind, Staging, TimestampFormat, Warehouse, WarehouseTable,
+    CleanStep, Evolution, Expectation, Field, FieldType, Format, KeyEncoding, OnFail, PartitionBy, Source, SourceKind,
+    Staging, TimestampFormat, Warehouse, WarehouseTable,
 };
 use crate::types::{DecodedBatch, Origin, OriginRows, RejectReason, Span};
 
@@ -46,7 +46,7 @@ fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Ar
             field("at", FieldType::TimestampMs),
             field("paid", FieldType::Boolean),
         ],
-        evolution: Evolution { new_field: NewField::Ignore },
+        evolution: Evolution::default(),
         clean,
         expectations: expectations
             .iter()

@@ -48,6 +48,7 @@ impl Owner {
             version_orders: Vec::new(),
             redrive: None,
             parked: Vec::new(),
+            schemas: Vec::new(),
         }
     }
 

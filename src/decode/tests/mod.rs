@@ -39,7 +39,7 @@ pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Connector {
             format: Format::Json,
         },
         fields,
-        evolution: Evolution { new_field },
+        evolution: Evolution { new_field, ..Evolution::default() },
         clean: Vec::new(),
         expectations: Vec::new(),
         breaker: None,
