@@ -2,9 +2,9 @@
 //! the caller decides what stands in one transaction.
 //!
 //! # Ordering
-//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), parked connectors,
-//! micro-batches whose masks change by id, new schemas by connector, overrides by id, requests for re-drives. Statements state
-//! their locks at the top of their `.sql` file.
+//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), new schemas by
+//! connector, parked connectors, micro-batches whose masks change by id, overrides by id, requests for re-drives.
+//! Statements state their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
 //! fence or idempotent.
