@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{LedgerError, Ledgers, Totals};
 use crate::catalog::{
     self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, ExpectationRecord, FileRecord, PartitionKey,
-    SourcePartitionId,
+    SchemaVersion, SourcePartitionId,
 };
 use crate::client::postgres;
 use crate::error::ErrorKind;
@@ -30,6 +30,8 @@ pub struct Proposal {
     pub expectations: Vec<ExpectationRecord>,
     /// Objects of parked connectors.
     pub parked: Vec<ParkedObject>,
+    /// What data made of the schemas of connectors that have rows here.
+    pub schemas: Vec<SchemaVersion>,
     /// Offset, timestamp (ms), SHA-256 of the last message covered.
     pub last_message: Option<(i64, i64, [u8; 32])>,
     pub oldest_message_at: Option<chrono::DateTime<chrono::Utc>>,
@@ -193,6 +195,9 @@ async fn write(
         for manifest in manifests(key, proposal) {
             catalog::insert_outbox(transaction, id, &proposal.outbox_topic, &message_key, &manifest).await?;
         }
+    }
+    if !proposal.schemas.is_empty() {
+        catalog::insert_schema_versions(transaction, id, &proposal.schemas).await?;
     }
     if !proposal.dead_letters.is_empty() {
         catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;

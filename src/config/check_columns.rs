@@ -227,7 +227,7 @@ pub(super) fn type_name(data_type: FieldType) -> String {
 }
 
 /// Message and help where it is none.
-fn parse_type(text: &str) -> Result<FieldType, (String, String)> {
+pub(super) fn parse_type(text: &str) -> Result<FieldType, (String, String)> {
     Ok(match text {
         "utf8" => FieldType::Utf8,
         "int32" => FieldType::Int32,

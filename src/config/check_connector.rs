@@ -9,13 +9,14 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawConnector, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource, RawStaging, RawWarehouse,
+    RawBreaker, RawConnector, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource, RawStaging, RawTypeChange,
+    RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
     Breaker, Connector, DimensionLink, Evolution, FieldType, KeyEncoding, NewField, PartitionBy, Source, SourceKind,
-    Staging, Warehouse, WarehouseTable, check_format, revision,
+    Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
 };
 use crate::types::Overwrite;
 
@@ -64,7 +65,15 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
                 RawNewField::Ignore => NewField::Ignore,
                 RawNewField::Rescue => NewField::Rescue,
                 RawNewField::Reject => NewField::Reject,
+                RawNewField::Evolve => NewField::Evolve,
             },
+            type_change: match raw.evolution.type_change {
+                RawTypeChange::Reject => TypeChange::Reject,
+                RawTypeChange::Ignore => TypeChange::Ignore,
+                RawTypeChange::Rescue => TypeChange::Rescue,
+                RawTypeChange::Evolve => TypeChange::Evolve,
+            },
+            added_count: 0,
         },
         clean: check_clean::clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
@@ -74,6 +83,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         fields: columns.fields.clone(),
     };
     check_format::headers(&connector, raw, report);
+    check_format::evolution(&connector, report);
     connector.expectations =
         check_expectations::expectations(&raw.expectations, &connector, &columns, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);

@@ -4,7 +4,7 @@ use super::check_connector::Report;
 use super::raw_connector::{RawConnector, RawCsv, RawFormat, RawSource};
 use super::yaml::Step;
 use super::yaml::Step::{Index, Key};
-use super::{Connector, CsvDialect, Field, Format};
+use super::{Connector, CsvDialect, Field, Format, TypeChange};
 
 pub(super) fn format(raw: &RawSource, report: &mut Report<'_>) -> Format {
     let at = |key| [Key("source"), Key(key)];
@@ -64,6 +64,15 @@ fn character(text: &str) -> Option<u8> {
     match text.as_bytes() {
         [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0) => Some(*byte),
         _ => None,
+    }
+}
+
+/// Values of CSV are text, whatever they look like: there is nothing to widen by.
+pub(super) fn evolution(connector: &Connector, report: &mut Report<'_>) {
+    if matches!(connector.source.format, Format::Csv(_)) && connector.evolution.type_change == TypeChange::Evolve {
+        let at = [Key("evolution"), Key("type_change")];
+        let help = "`rescue` keeps the value; a column that holds anything is `utf8`".to_owned();
+        report.add(&at, "columns of CSV are not widened", help);
     }
 }
 

@@ -77,6 +77,29 @@ impl CleanStep {
             Self::Dedupe(_) => "dedupe",
         }
     }
+
+    /// Whether it relies on the types that its columns have.
+    pub(super) fn is_typed(&self) -> bool {
+        !matches!(self, Self::Trim(_) | Self::Lowercase(_) | Self::Uppercase(_) | Self::Default(_))
+    }
+
+    /// Those that it reads or writes.
+    pub(super) fn columns(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Trim(columns)
+            | Self::Lowercase(columns)
+            | Self::Uppercase(columns)
+            | Self::Nulls { columns, .. }
+            | Self::Replace { columns, .. }
+            | Self::Map { columns, .. }
+            | Self::Mask { columns, .. }
+            | Self::Hash { columns, .. }
+            | Self::Dedupe(columns) => Box::new(columns.iter().map(String::as_str)),
+            Self::Default(values) => Box::new(values.iter().map(|(column, _)| column.as_str())),
+            Self::Clamp(clamps) => Box::new(clamps.iter().map(|clamp| clamp.column.as_str())),
+            Self::ParseUnits { from, to, .. } => Box::new([from.as_str(), to.as_str()].into_iter()),
+        }
+    }
 }
 
 /// Bounds of an int32, int64, float64, decimal or timestamp_ms column, as the connector spells them; at least one.

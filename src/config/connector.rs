@@ -147,18 +147,39 @@ pub enum TimestampFormat {
     EpochMs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do when the data no longer looks like the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evolution {
     pub new_field: NewField,
+    pub type_change: TypeChange,
+    /// How many of the connector's last fields its data added; 0 as it is declared.
+    pub added_count: usize,
 }
 
 /// What to do with a field that the schema lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NewField {
+    #[default]
     Ignore,
     /// Keep it in the JSON column `_rescued`.
     Rescue,
     Reject,
+    /// Make it a column: [`super::evolved`].
+    Evolve,
+}
+
+/// What to do with a value that does not fit its column. In a required column the row is rejected,
+/// unless the column can be widened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TypeChange {
+    #[default]
+    Reject,
+    /// The column is null.
+    Ignore,
+    /// The column is null, the value is kept in the JSON column `_rescued`.
+    Rescue,
+    /// Widen the column: [`super::evolved`].
+    Evolve,
 }
 
 /// When a connector is parked because too much of what it reads does not fit.

@@ -203,11 +203,11 @@ a.yaml:9:9: `clean[0]` must have exactly one key, found 2
 a.yaml:13:19: `orders` is no table for a fact
   help: a fact's table is called `fact_…`: lower-case letters, digits and underscores
 "#);
-    insta::assert_snapshot!(problems_of("clean: [", "evolution: {new_field: rescu, type_change: evolve}\nclean: ["), @r#"
+    insta::assert_snapshot!(problems_of("clean: [", "evolution: {new_field: rescu, type_change: widen}\nclean: ["), @r#"
 a.yaml:9:24: `evolution.new_field` cannot be `rescu`
-  help: did you mean `rescue`? known: ignore, rescue, reject
-a.yaml:9:44: `evolution.type_change` cannot be `evolve`
-  help: known: reject
+  help: did you mean `rescue`? known: ignore, rescue, reject, evolve
+a.yaml:9:44: `evolution.type_change` cannot be `widen`
+  help: known: reject, ignore, rescue, evolve
 "#);
     insta::assert_snapshot!(problems_of("staging: {type: order, time: occurred_at, by: [date, hour]}\n", ""), @r#"
 a.yaml:1:1: the key `staging` is missing
@@ -263,6 +263,7 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
         (csv("").replace("format: csv", "csv: {}"), "`csv` means nothing for another format"),
         (csv("").replace("bucket: raw, prefix: orders/, ", ""), "only objects have this format"),
         (csv("").replace("name: user_id,", "name: user_id, header: amount,"), "column `amount` takes the same field"),
+        (csv("") + "\nevolution: {type_change: evolve}\n", "columns of CSV are not widened"),
         (renamed.replace("format: csv", "format: json"), "`header` means nothing without a CSV header"),
     ] {
         let told = problems(&[("a.yaml", &text)]);

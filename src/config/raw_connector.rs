@@ -142,9 +142,9 @@ pub(super) struct RawEvolution {
     /// What to do with a field that the schema lacks.
     #[serde(default)]
     pub(super) new_field: RawNewField,
-    /// What to do with a value of another type than the schema says.
+    /// What to do with a value that does not fit its column. In a required column the row becomes a dead letter,
+    /// unless the column can be widened.
     #[serde(default)]
-    #[expect(dead_code, reason = "one word is accepted: it states in the file what happens anyway")]
     pub(super) type_change: RawTypeChange,
 }
 
@@ -158,6 +158,8 @@ pub(super) enum RawNewField {
     Rescue,
     /// The row becomes a dead letter.
     Reject,
+    /// Make it a column, of the narrowest type that takes its values.
+    Evolve,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -166,6 +168,12 @@ pub(super) enum RawTypeChange {
     /// The row becomes a dead letter.
     #[default]
     Reject,
+    /// The column is null.
+    Ignore,
+    /// The column is null, the value is kept in the JSON column `_rescued`.
+    Rescue,
+    /// Widen the column: int32, int64, decimal, float64, utf8.
+    Evolve,
 }
 
 /// A column, or a list of columns.

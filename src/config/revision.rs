@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::check_columns::type_name;
 use super::{
     Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField,
-    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, WarehouseTable,
+    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -64,8 +64,18 @@ fn schema(connector: &Connector) -> Value {
         NewField::Ignore => "ignore",
         NewField::Rescue => "rescue",
         NewField::Reject => "reject",
+        NewField::Evolve => "evolve",
     };
-    json!([connector.fields.iter().map(field).collect::<Value>(), new_field])
+    let type_change = match connector.evolution.type_change {
+        TypeChange::Reject => None,
+        TypeChange::Ignore => Some("ignore"),
+        TypeChange::Rescue => Some("rescue"),
+        TypeChange::Evolve => Some("evolve"),
+    };
+    let mut parts = vec![connector.fields.iter().map(field).collect::<Value>(), json!(new_field)];
+    // connectors that reject keep the revision that they have
+    parts.extend(type_change.map(|policy| json!(["type_change", policy])));
+    Value::Array(parts)
 }
 
 fn field(field: &Field) -> Value {

@@ -12,7 +12,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use super::number;
 use super::scan::{Number, Scanner, SyntaxError, Text, unescape, whole_number};
 use super::timestamp;
-use crate::config::{Field, FieldType, TimestampFormat, UTC};
+use crate::config::{Connector, Field, FieldType, TimestampFormat, TypeChange, UTC};
 
 /// Why a value does not fit its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) enum Misfit {
 
 pub(super) struct Column {
     pub(super) values: Values,
+    /// The column may be widened: text takes the text of everything, JSON takes objects and arrays alone.
+    widens: bool,
     pub(super) is_valid: Vec<bool>,
     null_count: usize,
 }
@@ -42,7 +44,17 @@ pub(super) enum Values {
 }
 
 impl Column {
-    pub(super) fn new(field: &Field) -> Self {
+    /// One for each column of a connector.
+    pub(super) fn all(connector: &Connector) -> Vec<Self> {
+        let column = |(index, field): (usize, &Field)| {
+            let may_widen = connector.is_added(index) || connector.evolution.type_change == TypeChange::Evolve;
+            // a declared JSON column takes everything; only one that data added may have to become text
+            Self::new(field, may_widen && (field.data_type != FieldType::Json || connector.is_added(index)))
+        };
+        connector.fields.iter().enumerate().map(column).collect()
+    }
+
+    fn new(field: &Field, widens: bool) -> Self {
         let takes = |format| field.formats.contains(&format);
         let values = match field.data_type {
             FieldType::Utf8 => Values::Utf8(TextValues::new(0)),
@@ -59,12 +71,12 @@ impl Column {
                 takes_integers: takes(TimestampFormat::EpochMs),
             },
         };
-        Self { values, is_valid: Vec::new(), null_count: 0 }
+        Self { values, widens, is_valid: Vec::new(), null_count: 0 }
     }
 
     /// Of JSON text that the caller writes.
     pub(super) fn json() -> Self {
-        Self { values: Values::Json(TextValues::new(0)), is_valid: Vec::new(), null_count: 0 }
+        Self { values: Values::Json(TextValues::new(0)), widens: false, is_valid: Vec::new(), null_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,12 +100,20 @@ impl Column {
             return Ok(None);
         }
         let read = match (&mut self.values, first) {
+            (Values::Json(_), first) if self.widens && !matches!(first, b'{' | b'[') => {
+                scanner.value()?;
+                Err(Misfit::WrongType { found: kind(first) })
+            }
             (Values::Json(values), _) => {
                 values.push(scanner.value()?);
                 Ok(())
             }
             (Values::Utf8(values), b'"') => {
                 values.push_text(scanner.string()?);
+                Ok(())
+            }
+            (Values::Utf8(values), _) if self.widens => {
+                values.push(&number::plain(scanner.value()?));
                 Ok(())
             }
             (Values::Boolean(values), b't' | b'f') => {
@@ -292,7 +312,7 @@ pub(super) fn plain<'a>(text: Text<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Lower case with hyphens. Without a branch for each byte, so that the compiler takes many at once.
-fn uuid(text: &[u8]) -> Option<[u8; 36]> {
+pub(super) fn uuid(text: &[u8]) -> Option<[u8; 36]> {
     let mut uuid: [u8; 36] = text.try_into().ok()?;
     let (mut hyphens, mut digits) = (0_u8, 0_u8);
     for byte in &mut uuid {

@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //! With a header, fields belong to the columns that it names, in whatever order; a name that the schema lacks follows
-//! `evolution.new_field`, a column that it lacks is null in every row, and a name that stands twice is a fault of the
+//! `evolution.new_field` (`evolve` adds a utf8 column), a column that it lacks is null in every row, and a name that stands twice is a fault of the
 //! object. Without, fields stand in the schema's order. A row has as many fields as there are columns.
 //!
 //! A field that is one of the dialect's null spellings is null; in utf8 columns only where it stands without quotes, so
@@ -18,11 +18,11 @@ use bytes::Bytes;
 use super::column::Column;
 use super::csv_records::{FieldSpan, Marks, fields};
 use super::json::{RowFault, shortened};
-use crate::config::{Connector, CsvDialect, FieldType, NewField};
+use crate::config::{Connector, CsvDialect, FieldType, NewField, TypeChange};
 
-pub(super) struct CsvRows<'c> {
-    connector: &'c Connector,
-    dialect: &'c CsvDialect,
+pub(super) struct CsvRows {
+    connector: Arc<Connector>,
+    dialect: CsvDialect,
     marks: Marks,
     json_depth_max: usize,
     schema: SchemaRef,
@@ -37,6 +37,8 @@ pub(super) struct CsvRows<'c> {
     scratch: Vec<u8>,
     /// `{"name":"value"`, still open.
     unknown: Vec<u8>,
+    /// Of the row at hand: columns by which the schema would have to grow.
+    row_seen: Vec<(String, FieldType)>,
 }
 
 /// Where a field goes.
@@ -46,16 +48,16 @@ enum Place {
     Unknown(String),
 }
 
-impl<'c> CsvRows<'c> {
-    pub(super) fn new(connector: &'c Connector, dialect: &'c CsvDialect, json_depth_max: usize) -> Self {
+impl CsvRows {
+    pub(super) fn new(connector: &Arc<Connector>, dialect: &CsvDialect, json_depth_max: usize) -> Self {
         let in_order = || (0..connector.fields.len()).map(Place::Column).collect();
         Self {
-            connector,
-            dialect,
+            connector: Arc::clone(connector),
+            dialect: dialect.clone(),
             marks: Marks { delimiter: dialect.delimiter, quote: dialect.quote },
             json_depth_max,
             schema: connector.decoded_schema(),
-            columns: connector.fields.iter().map(Column::new).collect(),
+            columns: Column::all(connector),
             rescued: connector.rescues().then(Column::json),
             rows: Vec::new(),
             places: (!dialect.has_header).then(in_order),
@@ -63,7 +65,22 @@ impl<'c> CsvRows<'c> {
             spans: Vec::new(),
             scratch: Vec::new(),
             unknown: Vec::new(),
+            row_seen: Vec::new(),
         }
+    }
+
+    /// Goes on in the same object by what its connector grew to.
+    pub(super) fn grown(&self, connector: &Arc<Connector>) -> Self {
+        let mut grown = Self::new(connector, &self.dialect, self.json_depth_max);
+        if !self.header_line.is_empty() {
+            grown.header(&self.header_line).expect("the same header was read before");
+        }
+        grown
+    }
+
+    /// Of the last row, where it faulted by [`RowFault::Widens`]: the columns that it would need.
+    pub(super) fn row_seen(&self) -> &[(String, FieldType)] {
+        &self.row_seen
     }
 
     pub(super) fn wants_header(&self) -> bool {
@@ -132,6 +149,7 @@ impl<'c> CsvRows<'c> {
             return Err(RowFault::Ragged { field_count: self.spans.len(), column_count: places.len() });
         }
         self.unknown.clear();
+        self.row_seen.clear();
         for (span, place) in self.spans.iter().zip(places) {
             let text = text(record, span, self.marks, &mut self.scratch);
             let is_null = self.dialect.nulls.iter().any(|null| null.as_bytes() == text);
@@ -142,14 +160,29 @@ impl<'c> CsvRows<'c> {
                         column.push_null();
                         continue;
                     }
-                    column.push_field(field.data_type, text, self.json_depth_max).map_err(|misfit| {
-                        RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }
-                    })?;
+                    let Err(misfit) = column.push_field(field.data_type, text, self.json_depth_max) else { continue };
+                    match self.connector.evolution.type_change {
+                        TypeChange::Ignore if !field.required => column.push_null(),
+                        TypeChange::Rescue if !field.required => {
+                            keep(&mut self.unknown, &field.name, Some(&String::from_utf8_lossy(text)));
+                            column.push_null();
+                        }
+                        _ => {
+                            let (field, data_type) = (field.name.clone(), field.data_type);
+                            return Err(RowFault::Misfit { field, data_type, misfit });
+                        }
+                    }
                 }
                 Place::Unknown(name) => match self.connector.evolution.new_field {
                     NewField::Ignore => {}
                     NewField::Reject => return Err(RowFault::Unknown { field: shortened(name.as_bytes()) }),
-                    NewField::Rescue => {
+                    // text, whatever it holds: of what became a number the spelling could not be had back
+                    NewField::Evolve if self.connector.can_add(name) => {
+                        if !is_null || span.is_quoted {
+                            self.row_seen.push((name.clone(), FieldType::Utf8));
+                        }
+                    }
+                    NewField::Rescue | NewField::Evolve => {
                         let text = (!is_null || span.is_quoted).then(|| String::from_utf8_lossy(text));
                         keep(&mut self.unknown, name, text.as_deref());
                     }
@@ -169,6 +202,9 @@ impl<'c> CsvRows<'c> {
             if field.required && column.last_is_null() {
                 return Err(RowFault::Missing { field: field.name.clone() });
             }
+        }
+        if let Some((field, _)) = self.row_seen.first() {
+            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
         }
         if let Some(column) = &mut self.rescued {
             if self.unknown.is_empty() {

@@ -42,6 +42,13 @@
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
 //! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
+//!
+//! # Evolution
+//! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
+//! `ignore` the column is null, by `rescue` the value is kept in `_rescued` besides; a required column still rejects.
+//! `evolve` widens: utf8 columns then take the text of any JSON value, numbers spelled without exponent and
+//! without zeros behind their last digit. Fields that are new to CSV become utf8 columns. What comes out of a block is what
+//! decoding by the grown schema gives in the first place, so that a replay, which knows it already, makes the same rows.
 
 mod blocks;
 mod column;
@@ -49,10 +56,12 @@ mod csv;
 mod csv_records;
 mod csv_value;
 mod framing;
+mod infer;
 mod json;
 mod lines;
 mod number;
 mod object;
+mod profile;
 mod scan;
 mod timestamp;
 mod unpack;
@@ -60,13 +69,17 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::config::{Connector, Format, Limits};
-use crate::types::{Decoded, RejectReason};
+use crate::types::{Decoded, RejectReason, RowReject};
 
 pub use object::ObjectDecoder;
+pub use profile::{FieldProfile, Profile};
 
+use json::RowDecoder;
 use object::BlockDecoder;
 
 /// Text columns have 32-bit offsets: a batch and one more record must stay below 2 GiB.
@@ -126,30 +139,69 @@ pub enum DecodeError {
     Read(#[source] std::io::Error),
 }
 
-/// Decodes an object. Compression is told by its content, never by its name.
-pub fn decode_object(connector: &Connector, bytes: Bytes, limits: &DecodeLimits) -> Result<Decoded, ObjectFault> {
-    let fault = |error| match error {
-        DecodeError::Fault(fault) => fault,
-        DecodeError::Read(error) => unreachable!("bytes in memory can be read: {error}"),
-    };
-    let mut decoder = ObjectDecoder::of_bytes(connector, bytes, limits).map_err(fault)?;
-    let mut decoded = Decoded::default();
-    while let Some(block) = decoder.next_block().map_err(fault)? {
-        decoded.append(block);
+/// Decodes an object; the connector is the given one, or what the object made of it. Compression is told by its content,
+/// never by its name. For objects that are looked at: all of it is held, and read again where its schema grew.
+pub fn decode_object(
+    connector: &Arc<Connector>,
+    bytes: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<(Decoded, Arc<Connector>), ObjectFault> {
+    let mut connector = Arc::clone(connector);
+    loop {
+        let mut decoder = ObjectDecoder::of_bytes(&connector, bytes.clone(), limits).map_err(of_memory)?;
+        let mut decoded = Decoded::default();
+        while let Some(block) = decoder.next_block().map_err(of_memory)? {
+            decoded.append(block);
+        }
+        if Arc::ptr_eq(decoder.connector(), &connector) {
+            return Ok((decoded, connector));
+        }
+        connector = Arc::clone(decoder.connector());
     }
-    Ok(decoded)
 }
 
-/// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space.
-/// A value without content is a `malformed_json` reject. Of CSV with a header, the header stands before the row.
-pub fn decode_record(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut decoder = BlockDecoder::new(connector, limits).keeping_long_records();
-    let (start, end) = (blocks::byte_order_mark(&value), value.len());
+/// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space; the connector is the
+/// given one, or what the record made of it. A value without content is a `malformed_json` reject. Of CSV with a header,
+/// the header stands before the row.
+pub fn decode_record(connector: &Arc<Connector>, value: &Bytes, limits: &DecodeLimits) -> (Decoded, Arc<Connector>) {
+    let (start, end) = (blocks::byte_order_mark(value), value.len());
     let header_len = match &connector.source.format {
         Format::Csv(dialect) if dialect.has_header => csv_records::first_len(&value[start..], dialect),
         _ => 0,
     };
-    decoder.begin(value, 0);
-    decoder.one_record(start, header_len, end);
-    decoder.finish(end as u64)
+    let mut connector = Arc::clone(connector);
+    loop {
+        let mut decoder = BlockDecoder::new(&connector, limits).keeping_long_records();
+        decoder.begin(value.clone(), 0);
+        decoder.one_record(start, header_len, end);
+        let decoded = decoder.finish(end as u64);
+        if !decoder.grow() {
+            return (decoded, connector);
+        }
+        connector = Arc::clone(decoder.connector());
+    }
+}
+
+/// What is wrong with an object whose bytes lie in memory.
+fn of_memory(error: DecodeError) -> ObjectFault {
+    match error {
+        DecodeError::Fault(fault) => fault,
+        DecodeError::Read(error) => unreachable!("bytes in memory can be read: {error}"),
+    }
+}
+
+/// Where in a rejected row its fault is: the byte, from 0, at which a field begins or the syntax breaks.
+/// `None` where it has no place: a field is missing, an expectation failed, a CSV field does not fit.
+pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &DecodeLimits) -> Option<usize> {
+    match reject.reason {
+        RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
+        RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
+        RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
+        _ if connector.source.format == Format::Json => {
+            let mut rows = RowDecoder::new(connector, limits.json_depth_max);
+            rows.row(reject.row, &reject.bytes).err()?;
+            rows.fault_at()
+        }
+        _ => None,
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -11,33 +12,39 @@ use super::csv::CsvRows;
 use super::framing::Framing;
 use super::json::{RowDecoder, RowFault};
 use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, ObjectFault, RECORD_BYTES_MAX};
-use crate::config::{Connector, Format};
+use crate::config::{Connector, FieldType, Format, SeenTypes, see};
 use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes, with_header};
 
 /// Rows of one record batch at most; few enough to stay in a core's cache, enough to pay for the batch.
 const BATCH_ROWS_MAX: usize = 8192;
 /// A record batch is closed when its rows came from that many bytes.
 const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Of one object. One growth takes every type of a block: more are needed where a grown column shows another misfit, and
+/// where later blocks show more. Rows that need yet another are dead letters.
+const GROWTHS_MAX: usize = 1024;
 
 /// Decodes an object a block at a time, in bounded memory however large it is: about 8 MiB of unpacked bytes, and their
-/// rows. All blocks together are what [`super::decode_object`] gives, whatever its bytes come from.
+/// rows. All blocks together are the same rows, whatever the bytes come from.
+///
+/// Where the connector evolves, a block is decoded by what its data made of the schema; the blocks before it have the
+/// schema that they needed.
 pub struct ObjectDecoder<'a> {
     blocks: Blocks<'a>,
     framing: Framing,
-    rows: BlockDecoder<'a>,
+    rows: BlockDecoder,
     has_ended: bool,
 }
 
 impl<'a> ObjectDecoder<'a> {
     /// Of stored bytes in memory. What is not compressed is not copied.
-    pub fn of_bytes(connector: &'a Connector, stored: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+    pub fn of_bytes(connector: &Arc<Connector>, stored: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
         let framing = Framing::of(&connector.source.format, limits);
         Ok(Self::new(connector, Blocks::of_bytes(stored, framing, limits)?, limits))
     }
 
     /// Of stored bytes as they come. Reads the first few at once.
     pub fn of_stream(
-        connector: &'a Connector,
+        connector: &Arc<Connector>,
         stored: impl Read + Send + 'a,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
@@ -45,7 +52,7 @@ impl<'a> ObjectDecoder<'a> {
         Ok(Self::new(connector, Blocks::of_stream(Box::new(stored), framing, limits)?, limits))
     }
 
-    fn new(connector: &'a Connector, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {
+    fn new(connector: &Arc<Connector>, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {
         let framing = Framing::of(&connector.source.format, limits);
         Self { blocks, framing, rows: BlockDecoder::new(connector, limits), has_ended: false }
     }
@@ -63,38 +70,75 @@ impl<'a> ObjectDecoder<'a> {
             return Ok(None);
         }
         let before = self.blocks.at();
-        match self.blocks.next()? {
+        let piece = match self.blocks.next()? {
             None => {
                 self.has_ended = true;
                 return Ok(None);
             }
-            Some(Piece::Block { bytes, offset }) => {
-                self.rows.begin(bytes.clone(), offset);
-                let mut records = self.framing.records(&bytes);
-                if self.rows.wants_header()
+            Some(piece) => piece,
+        };
+        let unpacked_bytes = self.blocks.at() - before;
+        let (next_row, has_header) = (self.rows.next_row, self.rows.wants_header());
+        loop {
+            self.decode(&piece, has_header)?;
+            let decoded = self.rows.finish(unpacked_bytes);
+            if !self.rows.grow() {
+                return Ok(Some(decoded));
+            }
+            self.rows.next_row = next_row;
+        }
+    }
+
+    /// What the object made of its connector so far: that of the last block's rows.
+    pub fn connector(&self) -> &Arc<Connector> {
+        self.rows.connector()
+    }
+
+    fn decode(&mut self, piece: &Piece, has_header: bool) -> Result<(), DecodeError> {
+        match piece {
+            Piece::Block { bytes, offset } => {
+                self.rows.begin(bytes.clone(), *offset);
+                let mut records = self.framing.records(bytes);
+                if has_header
                     && let Some(range) = records.next()
+                    && self.rows.wants_header()
                 {
                     self.rows.header(range)?;
                 }
                 records.for_each(|range| self.rows.record(range));
             }
-            Some(Piece::Long { head, len, offset }) => self.rows.reject_long(head, len, offset),
+            Piece::Long { head, len, offset } => self.rows.reject_long(head.clone(), *len, *offset),
         }
-        Ok(Some(self.rows.finish(self.blocks.at() - before)))
+        Ok(())
     }
 }
 
 /// How records of a format become rows.
-enum Rows<'c> {
-    Json(Box<RowDecoder<'c>>),
-    Csv(Box<CsvRows<'c>>),
+enum Rows {
+    Json(Box<RowDecoder>),
+    Csv(Box<CsvRows>),
 }
 
-impl<'c> Rows<'c> {
-    fn new(connector: &'c Connector, json_depth_max: usize) -> Self {
+impl Rows {
+    fn new(connector: &Arc<Connector>, json_depth_max: usize) -> Self {
         match &connector.source.format {
             Format::Json => Self::Json(Box::new(RowDecoder::new(connector, json_depth_max))),
             Format::Csv(dialect) => Self::Csv(Box::new(CsvRows::new(connector, dialect, json_depth_max))),
+        }
+    }
+
+    fn grown(&self, connector: &Arc<Connector>, json_depth_max: usize) -> Self {
+        match self {
+            Self::Json(_) => Self::new(connector, json_depth_max),
+            Self::Csv(rows) => Self::Csv(Box::new(rows.grown(connector))),
+        }
+    }
+
+    /// Of the last row, where it faulted by [`RowFault::Widens`].
+    fn row_seen(&self) -> &[(String, FieldType)] {
+        match self {
+            Self::Json(rows) => rows.row_seen(),
+            Self::Csv(rows) => rows.row_seen(),
         }
     }
 
@@ -122,8 +166,13 @@ impl<'c> Rows<'c> {
 }
 
 /// Gathers the rows of one block after another.
-pub(super) struct BlockDecoder<'c> {
-    rows: Rows<'c>,
+pub(super) struct BlockDecoder {
+    connector: Arc<Connector>,
+    rows: Rows,
+    json_depth_max: usize,
+    /// Types that rows need which only a narrow schema keeps out.
+    seen: SeenTypes,
+    growth_count: usize,
     record_bytes_max: u64,
     /// Of a record that is too long.
     kept_bytes_max: usize,
@@ -138,10 +187,14 @@ pub(super) struct BlockDecoder<'c> {
     batch_bytes: usize,
 }
 
-impl<'c> BlockDecoder<'c> {
-    pub(super) fn new(connector: &'c Connector, limits: &DecodeLimits) -> Self {
+impl BlockDecoder {
+    pub(super) fn new(connector: &Arc<Connector>, limits: &DecodeLimits) -> Self {
         Self {
+            connector: Arc::clone(connector),
             rows: Rows::new(connector, limits.json_depth_max),
+            json_depth_max: limits.json_depth_max,
+            seen: SeenTypes::new(),
+            growth_count: 0,
             record_bytes_max: limits.record_bytes_max.min(RECORD_BYTES_MAX),
             kept_bytes_max: LONG_RECORD_KEPT_BYTES,
             next_row: 0,
@@ -220,7 +273,13 @@ impl<'c> BlockDecoder<'c> {
         {
             return Err((RejectReason::InvalidUtf8, format!("no UTF-8 at byte {}", error.valid_up_to())));
         }
-        self.rows.row(row, record).map_err(|fault| (fault.reason(), fault.detail()))
+        let Err(fault) = self.rows.row(row, record) else { return Ok(()) };
+        if matches!(fault, RowFault::Widens { .. }) {
+            for (name, data_type) in self.rows.row_seen() {
+                see(&mut self.seen, name, *data_type);
+            }
+        }
+        Err((fault.reason(), fault.detail()))
     }
 
     fn reject_long(&mut self, head: Bytes, len: u64, byte_offset: u64) {
@@ -246,6 +305,22 @@ impl<'c> BlockDecoder<'c> {
             unpacked_offset: self.block_offset,
             header_line: self.rows.header_line(),
         });
+    }
+
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// Takes the schema that the rows since the last time would need. `true`: they are to be decoded again by it.
+    pub(super) fn grow(&mut self) -> bool {
+        let seen = std::mem::take(&mut self.seen);
+        if seen.is_empty() || self.growth_count == GROWTHS_MAX {
+            return false;
+        }
+        self.growth_count += 1;
+        self.connector = Arc::new(self.connector.evolved(&seen));
+        self.rows = self.rows.grown(&self.connector, self.json_depth_max);
+        true
     }
 
     /// Ends the block.

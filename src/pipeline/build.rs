@@ -12,19 +12,20 @@ use sha2::{Digest, Sha256};
 use super::carry::Carried;
 use super::checks::{Checks, Histories};
 use super::context::TransformContext;
+use super::evolution::{EvolutionError, EvolvedRows};
 use super::overrides::Overrides;
 use super::parking::parked_objects;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
-use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX};
+use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX, SchemaVersion};
 use crate::commit::{Ledgers, Proposal, Redrive, Totals};
 use crate::config::Connector;
 use crate::error::chain;
 use crate::stage;
 use crate::transform::TransformError;
 use crate::types::{
-    DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
-    ParkedObject, RejectReason, RowOutcome, StagedFile, TopicPartition,
+    DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, ParkedObject,
+    RejectReason, RowOutcome, StagedFile, TopicPartition,
 };
 
 const SAMPLE_BYTES_MAX: usize = 4096;
@@ -65,6 +66,8 @@ pub struct SealedBatch {
 pub enum BuildError {
     #[error("could not dedupe or check the rows of connector `{connector}`: {detail}")]
     Dedupe { connector: String, detail: String },
+    #[error("could not bring the rows of connector `{connector}` to one schema: {detail}")]
+    Arrange { connector: String, detail: String },
     #[error("could not encode the files of connector `{connector}`: {detail}")]
     Encode { connector: String, detail: String },
 }
@@ -75,10 +78,12 @@ struct Collected {
     ledgers: Ledgers,
     totals: Totals,
     claims: Vec<ObjectClaim>,
-    rows: BTreeMap<String, (Arc<Connector>, Vec<OriginRows>)>,
+    rows: BTreeMap<String, EvolvedRows>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     parked: Vec<ParkedObject>,
     checks: Checks,
+    /// That rows were written with.
+    schemas: Vec<Arc<Connector>>,
 }
 
 /// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
@@ -115,6 +120,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         files: records,
         claims: collected.claims,
         parked: collected.parked,
+        schemas: collected.schemas.iter().filter_map(|connector| schema_version(context, connector)).collect(),
         dead_letters: samples(&collected.dead_letters),
         expectations: collected.checks.records(),
         last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
@@ -129,6 +135,17 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
     }
     Ok(Built { proposal, uploads, dead_letter_counts, stops: collected.checks.stops() })
+}
+
+/// `None` where it is the declared one.
+fn schema_version(context: &TransformContext, connector: &Connector) -> Option<SchemaVersion> {
+    let declared = context.connectors.by_name(&connector.name)?;
+    (declared.schema_revision != connector.schema_revision).then(|| SchemaVersion {
+        connector: connector.name.clone(),
+        declared_revision: declared.schema_revision.clone(),
+        schema_revision: connector.schema_revision.clone(),
+        fields: connector.fields_to_json(),
+    })
 }
 
 /// Bucket, key, version.
@@ -153,8 +170,7 @@ impl Collected {
         for (connector, rows) in &carried.rows {
             self.checks.carried(&rows.origin);
             self.totals.rows_in += rows.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-            let entry = self.rows.entry(connector.name.clone());
-            entry.or_insert_with(|| (Arc::clone(connector), Vec::new())).1.push(rows.clone());
+            self.rows.entry(connector.name.clone()).or_default().push(connector, rows.clone());
         }
         let claimed: HashSet<(i64, i32)> =
             carried.claims.iter().map(|claim| (claim.message_offset, claim.record)).collect();
@@ -233,8 +249,7 @@ impl Collected {
         });
         self.dead_letters.extend(letters.map(|letter| (letter, time)));
         self.checks.read(rows, time);
-        let entry = self.rows.entry(name.clone()).or_insert_with(|| (Arc::clone(&rows.connector), Vec::new()));
-        entry.1.push(rows.rows.clone());
+        self.rows.entry(name.clone()).or_default().push(&rows.connector, rows.rows.clone());
     }
 
     fn encode_rows(
@@ -245,9 +260,14 @@ impl Collected {
         histories: &Histories,
     ) -> Result<Vec<StagedFile>, BuildError> {
         let mut files = Vec::new();
-        for (name, (connector, rows)) in std::mem::take(&mut self.rows) {
+        for (name, rows) in std::mem::take(&mut self.rows) {
+            let arrange =
+                |error: EvolutionError| BuildError::Arrange { connector: name.clone(), detail: chain(&error) };
+            let Some((connector, rows)) = rows.united().map_err(arrange)? else { continue };
+            self.schemas.push(Arc::clone(&connector));
             let failed = |error: TransformError| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) };
-            let checked = self.checks.check(context.plan(&connector), rows, histories).map_err(failed)?;
+            let plan = context.schemas.plan(&connector).map_err(failed)?;
+            let checked = self.checks.check(&plan, rows, histories).map_err(failed)?;
             self.ledgers.rows_in(&name, RowOutcome::Duplicate, checked.duplicates);
             self.ledgers.rows_in(&name, RowOutcome::Filtered, checked.filtered);
             self.ledgers.rows_in(&name, RowOutcome::Rejected, checked.dead_letters.len() as u64);

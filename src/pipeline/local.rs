@@ -25,12 +25,13 @@ use chrono::{DateTime, Utc};
 use super::checks::{Checked, Checks, Histories};
 use super::decode_rows::{ChunkError, Chunks, ReadRows};
 use super::decode_task::{Fault, catching};
+use super::evolution::{EvolutionError, EvolvedRows, EvolvedSchemas};
 use crate::commit::{BatchLimits, Fill};
 use crate::config::{Connector, Limits};
 use crate::decode::{DecodeLimits, ObjectDecoder};
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::{TransformError, TransformPlan};
+use crate::transform::TransformError;
 use crate::types::{
     DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
 };
@@ -60,6 +61,8 @@ pub enum LocalError {
     BatchStopped { connector: String, reason: String },
     #[error("could not plan, dedupe or check")]
     Transform(#[from] TransformError),
+    #[error("could not bring rows to one schema")]
+    Arrange(#[from] EvolutionError),
     #[error("could not encode")]
     Encode(#[from] stage::StageError),
 }
@@ -70,6 +73,7 @@ impl LocalError {
             Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
             Self::Stopped { .. } | Self::BatchStopped { .. } => ErrorKind::Halt,
             Self::Transform(source) => source.kind(),
+            Self::Arrange(_) => ErrorKind::Halt,
             Self::Encode(source) => source.kind(),
         }
     }
@@ -134,11 +138,12 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
             return Err(LocalError::FolderInUse { folder });
         }
     }
-    let plan = TransformPlan::new(&job.connector)?;
+    let schemas = EvolvedSchemas::new(std::slice::from_ref(&job.connector))?;
     let next_file = AtomicUsize::new(0);
     let threads = job.threads.clamp(1, job.files.len().max(1));
     let results: Vec<Result<StageReport, LocalError>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Worker::new(job, &plan).run(&next_file))).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| Worker::new(job, &schemas).run(&next_file))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -154,12 +159,12 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
 /// One thread's open micro-batch.
 struct Worker<'a> {
     job: &'a StageJob,
-    plan: &'a TransformPlan,
+    schemas: &'a EvolvedSchemas,
     batch_limits: BatchLimits,
     decode_limits: DecodeLimits,
     topic_partition: TopicPartition,
     fill: Fill,
-    rows: Vec<OriginRows>,
+    rows: EvolvedRows,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     checks: Checks,
     folders: BTreeSet<PathBuf>,
@@ -194,15 +199,15 @@ impl From<Fault> for FileError {
 }
 
 impl<'a> Worker<'a> {
-    fn new(job: &'a StageJob, plan: &'a TransformPlan) -> Self {
+    fn new(job: &'a StageJob, schemas: &'a EvolvedSchemas) -> Self {
         Self {
             job,
-            plan,
+            schemas,
             batch_limits: BatchLimits::new(&job.limits),
             decode_limits: DecodeLimits::new(&job.limits),
             topic_partition: TopicPartition::new("local", 0),
             fill: Fill::default(),
-            rows: Vec::new(),
+            rows: EvolvedRows::default(),
             dead_letters: Vec::new(),
             checks: Checks::default(),
             folders: BTreeSet::new(),
@@ -283,15 +288,15 @@ impl<'a> Worker<'a> {
     }
 
     fn open(&self, path: &Path, len: u64) -> Result<Chunks<'a>, ChunkError> {
-        let (connector, limits) = (&self.job.connector, &self.decode_limits);
+        let (schema, limits) = (self.schemas.current(&self.job.connector.name), &self.decode_limits);
         let decoder = if len < STREAMED_BYTES_MIN {
             let bytes = std::fs::read(path).map_err(ChunkError::Read)?;
-            ObjectDecoder::of_bytes(connector, Bytes::from(bytes), limits)?
+            ObjectDecoder::of_bytes(&schema.connector, Bytes::from(bytes), limits)?
         } else {
             let file = std::fs::File::open(path).map_err(ChunkError::Read)?;
-            ObjectDecoder::of_stream(connector, file, limits)?
+            ObjectDecoder::of_stream(&schema.connector, file, limits)?
         };
-        Ok(Chunks::new(self.plan, decoder, CHUNK_BYTES))
+        Ok(Chunks::new(self.schemas, schema, decoder, CHUNK_BYTES))
     }
 
     fn take(
@@ -301,7 +306,7 @@ impl<'a> Worker<'a> {
         origin: &Origin,
         object: &ObjectLocation,
     ) -> Result<(), LocalError> {
-        let ReadRows { transformed, row_count, unpacked_bytes } = chunk;
+        let ReadRows { schema, transformed, row_count, unpacked_bytes } = chunk;
         let connector = &self.job.connector;
         if let Some(expectation) = transformed.failed {
             let connector = connector.name.clone();
@@ -321,7 +326,7 @@ impl<'a> Worker<'a> {
             self.checks.hold(origin, reject.row, letter, origin.time);
         }
         self.checks.count(&connector.name, &transformed.tallies, origin.time);
-        self.rows.push(OriginRows { origin: origin.clone(), batches: transformed.batches });
+        self.rows.push(&schema.connector, OriginRows { origin: origin.clone(), batches: transformed.batches });
         Ok(())
     }
 
@@ -345,21 +350,24 @@ impl<'a> Worker<'a> {
         self.fill = Fill::default();
         let id = MicroBatchId::generate();
         let connector = &self.job.connector;
+        let mut files = Vec::new();
         let mut checks = std::mem::take(&mut self.checks);
-        let Checked { rows, duplicates, filtered, dead_letters } =
-            checks.check(self.plan, std::mem::take(&mut self.rows), &Histories::default())?;
-        if let Some((connector, reason)) = checks.stops().into_iter().next() {
-            return Err(LocalError::BatchStopped { connector, reason });
+        if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
+            let plan = self.schemas.plan(&connector)?;
+            let Checked { rows, duplicates, filtered, dead_letters } =
+                checks.check(&plan, rows, &Histories::default())?;
+            if let Some((connector, reason)) = checks.stops().into_iter().next() {
+                return Err(LocalError::BatchStopped { connector, reason });
+            }
+            self.report.duplicates += duplicates;
+            self.report.filtered += filtered;
+            self.report.rejected += dead_letters.len() as u64;
+            for (letter, time) in dead_letters {
+                *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
+                self.dead_letters.push((letter, time));
+            }
+            files = stage::encode(&connector, &self.topic_partition, id, &rows)?;
         }
-        self.report.duplicates += duplicates;
-        self.report.filtered += filtered;
-        self.report.rejected += dead_letters.len() as u64;
-        for (letter, time) in dead_letters {
-            *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
-            self.dead_letters.push((letter, time));
-        }
-        let mut files = stage::encode(connector, &self.topic_partition, id, &rows)?;
-        drop(rows);
         let dead_letters = std::mem::take(&mut self.dead_letters);
         let revisions = |_: &str| (connector.revision.clone(), connector.schema_revision.clone());
         files.extend(stage::encode_dead_letters(&self.topic_partition, id, &dead_letters, revisions)?);

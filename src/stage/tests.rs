@@ -43,7 +43,7 @@ fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
             field("amount", FieldType::Decimal { precision: 12, scale: 2 }, false),
             field("at", FieldType::TimestampMs, true),
         ],
-        evolution: Evolution { new_field },
+        evolution: Evolution { new_field, ..Evolution::default() },
         clean: Vec::new(),
         expectations: Vec::new(),
         breaker: None,

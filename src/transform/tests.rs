@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Check, CleanStep, Evolution, Expectation, Field, FieldType, Format, KeyEncoding, NewField, OnFail, PartitionBy,
-    Source, SourceKind, Staging, TimestampFormat, Warehouse, WarehouseTable,
+    Check, CleanStep, Evolution, Expectation, Field, FieldType, Format, KeyEncoding, OnFail, PartitionBy, Source,
+    SourceKind, Staging, TimestampFormat, Warehouse, WarehouseTable,
 };
 use crate::types::{DecodedBatch, Span};
 
@@ -46,7 +46,7 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
             field("at", FieldType::TimestampMs),
             field("paid", FieldType::Boolean),
         ],
-        evolution: Evolution { new_field: NewField::Ignore },
+        evolution: Evolution::default(),
         clean,
         expectations: expectations
             .iter()

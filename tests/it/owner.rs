@@ -49,6 +49,7 @@ impl Owner {
             redrive: None,
             parked: Vec::new(),
             expectations: Vec::new(),
+            schemas: Vec::new(),
         }
     }
 

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::CsvDialect;
 
-fn csv(fields: Vec<Field>, new_field: NewField, dialect: CsvDialect) -> Connector {
+fn csv(fields: Vec<Field>, new_field: NewField, dialect: CsvDialect) -> Arc<Connector> {
     let mut connector = connector(fields, new_field);
-    connector.source.format = Format::Csv(dialect);
+    Arc::make_mut(&mut connector).source.format = Format::Csv(dialect);
     connector
 }
 
@@ -15,12 +15,12 @@ fn texts(names: &[&str]) -> Vec<Field> {
     names.iter().map(|name| field(name, FieldType::Utf8, false)).collect()
 }
 
-fn two(has_header: bool) -> Connector {
+fn two(has_header: bool) -> Arc<Connector> {
     csv(texts(&["a", "b"]), NewField::Ignore, CsvDialect { has_header, ..CsvDialect::default() })
 }
 
 /// Rows, and rejects as `reason|row|bytes`.
-fn outcome(connector: &Connector, object: &[u8]) -> (Vec<String>, Vec<String>) {
+fn outcome(connector: &Arc<Connector>, object: &[u8]) -> (Vec<String>, Vec<String>) {
     let decoded = decode_object(connector, Bytes::copy_from_slice(object), &LIMITS).unwrap();
     let good: usize = decoded.batches.iter().map(|batch| batch.rows.num_rows()).sum();
     assert_eq!(decoded.row_count as usize, good + decoded.rejects.len());
@@ -40,7 +40,7 @@ fn a_header_names_the_columns_in_any_order() {
     assert_eq!(outcome(&two(true), b"b\n1\n").0, ["∅|1|0"]);
     assert_eq!(outcome(&two(true), b"").0.len(), 0);
     let mut renamed = two(true);
-    renamed.fields[0].header = Some("User ID".to_owned());
+    Arc::make_mut(&mut renamed).fields[0].header = Some("User ID".to_owned());
     assert_eq!(outcome(&renamed, b"a,User ID\n1,2\n").0, ["2|∅|0"]);
 }
 
@@ -77,7 +77,7 @@ fn ragged_rows_are_rejected_with_the_header_that_they_need() {
     assert_eq!(fate_of(&two(false), b"1,2"), "1|2");
 }
 
-fn fate_of(connector: &Connector, record: &[u8]) -> String {
+fn fate_of(connector: &Arc<Connector>, record: &[u8]) -> String {
     let decoded = decode_record(connector, Bytes::copy_from_slice(record), &LIMITS);
     assert_eq!(decoded.row_count, 1);
     match decoded.rejects.first() {
@@ -216,5 +216,33 @@ proptest! {
         }
         prop_assert_eq!(super::rows(&decoded), rows);
         prop_assert_eq!(decoded.rejects.len(), rejects.len());
+    }
+}
+
+#[test]
+fn a_column_that_the_schema_lacks_is_added_as_text_and_a_field_that_does_not_fit_is_rescued() {
+    let mut connector = csv(
+        vec![field("a", FieldType::Utf8, false), field("n", FieldType::Int32, false)],
+        NewField::Evolve,
+        CsvDialect::default(),
+    );
+    Arc::make_mut(&mut connector).evolution.type_change = crate::config::TypeChange::Rescue;
+    let (header, rows_before) = ("a,n,c,d\n", "x,1,,\n".repeat(40));
+    let object = format!("{header}{rows_before}y,ten,007,\nz,3,\"\",\n");
+    for block_bytes in [8, 100, 1 << 20] {
+        let mut decoder =
+            ObjectDecoder::of_stream(&connector, object.as_bytes(), &LIMITS).unwrap().with_block_bytes(block_bytes);
+        let mut blocks = Vec::new();
+        while let Some(block) = decoder.next_block().unwrap() {
+            assert!(block.rejects.is_empty(), "{:?}", block.rejects);
+            blocks.push(block);
+        }
+        // `d` holds but nulls, so it has no type
+        let names: Vec<_> = decoder.connector().fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["a", "n", "c"]);
+        let all: Vec<String> = blocks.iter().flat_map(rows).collect();
+        assert_eq!(all.len(), 42);
+        assert_eq!(all[40], "y|∅|007|{\"n\":\"ten\"}|40");
+        assert_eq!(all[41], "z|3||∅|41");
     }
 }

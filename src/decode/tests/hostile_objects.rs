@@ -12,7 +12,7 @@ fn packings(object: &[u8]) -> [Vec<u8>; 3] {
 }
 
 /// Good rows and each reason's count, or the fault of the object; the same in every compression.
-fn outcome(connector: &Connector, object: &[u8]) -> String {
+fn outcome(connector: &Arc<Connector>, object: &[u8]) -> String {
     let mut outcomes = packings(object).map(|stored| {
         let decoded = match decode_object(connector, Bytes::from(stored), &LIMITS) {
             Ok(decoded) => decoded,
@@ -35,7 +35,7 @@ fn outcome(connector: &Connector, object: &[u8]) -> String {
 fn every_row_of_a_hostile_object_is_accounted_for() {
     let json = connector(vec![field("v", FieldType::Json, true)], NewField::Reject);
     let mut csv = connector(vec![field("v", FieldType::Float64, true)], NewField::Reject);
-    csv.source.format = Format::Csv(CsvDialect::default());
+    Arc::make_mut(&mut csv).source.format = Format::Csv(CsvDialect::default());
     let utf16: Vec<u8> = "v\n1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let bomb = vec![b' '; 10_000_001];
     for (object, as_json, as_csv) in [
