@@ -51,6 +51,7 @@ pub mod catalog;
 pub mod source;
 pub mod decode;
 pub mod transform;
+pub mod resolve;
 pub mod stage;
 pub mod commit;
 pub mod publish;

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod migrate;
 mod progress;
 pub mod replay;
+pub mod resolve;
 pub mod run;
 pub mod schema;
 pub mod settled;
@@ -76,6 +77,8 @@ pub enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show connectors, park them, resume them
     Connectors(connectors::ConnectorsArgs),
+    /// Measure entity resolution
+    Resolve(resolve::ResolveArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -133,6 +136,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(&cli.settings, args, &mut out)).await,
         Command::Connectors(args) => connectors::run(&cli.settings, args, &mut out).await,
+        Command::Resolve(args) => resolve::run(&cli.settings, args, &mut out).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {
