@@ -3,16 +3,18 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
-use crate::resolve::{Evaluation, Recall, WorldResult, evaluate};
+use crate::resolve::{Evaluation, Recall, WorldResult, catalogue, evaluate};
 
 mod pairs;
 
 pub use pairs::{PairFiles, TruthOrder, read_pairs};
+
+const SYNTHETIC_QUERY_COUNT: usize = 2000;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ResolveArgs {
@@ -29,19 +31,22 @@ pub enum ResolveAction {
 #[derive(Debug, Clone, clap::Args)]
 pub struct EvaluateArgs {
     /// The members, as CSV with a header; the first column is the id
-    #[arg(long, value_name = "CSV")]
-    pub reference: PathBuf,
+    #[arg(long, value_name = "CSV", required_unless_present = "synthetic")]
+    pub reference: Option<PathBuf>,
     /// What is to find its member, as CSV with a header; the first column is the id
-    #[arg(long, value_name = "CSV")]
-    pub queries: PathBuf,
+    #[arg(long, value_name = "CSV", required_unless_present = "synthetic")]
+    pub queries: Option<PathBuf>,
     /// The right matches: an id of each, one pair a line, below a header
-    #[arg(long, value_name = "CSV")]
-    pub truth: PathBuf,
+    #[arg(long, value_name = "CSV", required_unless_present = "synthetic")]
+    pub truth: Option<PathBuf>,
+    /// Instead of files: a made-up catalogue of so many members, and 2,000 queries
+    #[arg(long, value_name = "ROWS", conflicts_with_all = ["reference", "queries", "truth"])]
+    pub synthetic: Option<usize>,
     /// Which column of the truth names what; left out, found from the ids and the texts
     #[arg(long, value_name = "ORDER")]
     pub truth_order: Option<TruthOrder>,
     /// Columns whose text is compared
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', required_unless_present = "synthetic")]
     pub columns: Vec<String>,
     /// What stands between the columns of the files; left out, found from each header
     #[arg(long, value_name = "CHAR")]
@@ -67,16 +72,16 @@ pub async fn run(_settings: &SettingsArgs, args: &ResolveArgs, out: &mut dyn Wri
 }
 
 fn run_evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let files = PairFiles {
-        reference: &args.reference,
-        queries: &args.queries,
-        truth: &args.truth,
-        order: args.truth_order,
-        columns: &args.columns,
-        separator: args.separator,
+    let pairs = match (args.synthetic, &args.reference, &args.queries, &args.truth) {
+        (Some(rows), ..) => catalogue(rows, SYNTHETIC_QUERY_COUNT),
+        (None, Some(reference), Some(queries), Some(truth)) => {
+            let order = args.truth_order;
+            let (columns, separator) = (args.columns.as_slice(), args.separator);
+            read_pairs(&PairFiles { reference, queries, truth, order, columns, separator })?
+        }
+        _ => bail!("give --reference, --queries and --truth, or --synthetic"),
     };
-    let pairs = read_pairs(&files)?;
-    ensure!(!pairs.truth.is_empty(), "{} names no pair of rows that both files have", args.truth.display());
+    ensure!(!pairs.truth.is_empty(), "the truth names no pair of rows that both files have");
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let parent: &Path = &std::env::temp_dir();
     let evaluation = evaluate(&pairs, &args.seeds, threads, parent).context("could not evaluate")?;

@@ -13,6 +13,7 @@ use super::dependencies::Dependencies;
 use super::load_worker::{LoadWorker, LoadWorkerError};
 use super::parking;
 use super::partition::PartitionWorker;
+use super::resolver::Resolver;
 use super::rewrite::Rewriter;
 use super::start::{StartError, Started, connect};
 use crate::catalog;
@@ -341,6 +342,7 @@ async fn start_load(
         lake_bucket: settings.s3.lake_bucket.clone(),
         connectors: connectors.clone(),
         loader,
+        resolver: Resolver::new(started.warehouse.clone()),
     });
     for _ in 0..LOADS_IN_FLIGHT {
         let worker = Arc::clone(&worker);

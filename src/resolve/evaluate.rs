@@ -18,6 +18,7 @@ use super::decide::{Verdict, decide_all};
 use super::members::Members;
 use super::name::Name;
 use super::normalize::spelling;
+use super::synthetic::Dice;
 use super::{CANDIDATE_COUNT, ResolveError};
 
 /// The exact neighbours that the index should find.
@@ -179,12 +180,9 @@ fn world(pairs: &Pairs, seed: Option<u64>, threads: usize) -> Result<WorldResult
     })
 }
 
-/// Fair, and the same everywhere. SplitMix64. Source: Steele, Lea, Flood, OOPSLA 2014.
+/// Fair, and the same everywhere.
 fn coin(seed: u64, place: usize) -> bool {
-    let mut mixed = (seed ^ (place as u64).rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed ^ (mixed >> 31)) & 1 == 0
+    Dice(seed ^ (place as u64).rotate_left(32)).next() & 1 == 0
 }
 
 /// Spellings looked up in a table that has them all.

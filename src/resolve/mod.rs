@@ -33,15 +33,17 @@ mod evaluate;
 mod members;
 mod name;
 mod normalize;
+mod synthetic;
 mod vectorize;
 
-pub use arroy_index::ArroyIndex;
+pub use arroy_index::{ArroyIndex, SampledRecall};
 pub use candidates::{Candidate, Candidates, ExactScan};
 pub use compare::{Codes, Comparison};
 pub use decide::{Decision, Verdict, decide_all};
 pub use evaluate::{Evaluation, LookupRates, Pairs, Recall, WorldResult, evaluate};
 pub use members::Members;
 pub use normalize::{SCHEME_VERSION, spelling};
+pub use synthetic::catalogue;
 
 use thiserror::Error;
 

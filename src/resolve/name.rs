@@ -4,7 +4,7 @@
 //! (`0101072302`); but no measure (`60gb`, `1080p`, `5200rpm`: digits, then up to three letters). A **number** is any
 //! other word with a digit, and the small Roman numerals: years, sizes, parts of a series.
 
-use super::normalize::{FeatureKind, feature_id, features, has_digit, has_letter, runs, words};
+use super::normalize::{FeatureKind, feature_id, features, has_digit, has_letter, words};
 use super::vectorize::{IdfTable, SparseVector};
 
 const CODE_CHARS_MIN: usize = 4;
@@ -67,9 +67,8 @@ fn is_code(word: &str) -> bool {
 }
 
 fn is_measure(word: &str) -> bool {
-    let mut runs = runs(word);
-    let (digits, unit) = (runs.next().unwrap_or_default(), runs.next().unwrap_or_default());
-    has_digit(digits) && unit.chars().count() <= MEASURE_LETTERS_MAX && runs.next().is_none()
+    let unit = word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    unit.len() < word.len() && unit.chars().count() <= MEASURE_LETTERS_MAX && unit.chars().all(char::is_alphabetic)
 }
 
 fn is_number(word: &str) -> bool {
