@@ -77,7 +77,7 @@ pub enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show connectors, park them, resume them
     Connectors(connectors::ConnectorsArgs),
-    /// Measure entity resolution
+    /// Review which members names mean, merge members, measure resolution
     Resolve(resolve::ResolveArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),

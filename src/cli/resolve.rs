@@ -1,4 +1,4 @@
-//! `sluice resolve evaluate`
+//! `sluice resolve`: what names mean, measured, reviewed and mended
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use comfy_table::{Table, presets};
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
 use crate::resolve::{Evaluation, Recall, WorldResult, catalogue, evaluate};
 
+mod answers;
 mod pairs;
 
 pub use pairs::{PairFiles, TruthOrder, read_pairs};
@@ -26,6 +27,18 @@ pub struct ResolveArgs {
 pub enum ResolveAction {
     /// Measure resolution on data of your own whose matches are known, without any server
     Evaluate(EvaluateArgs),
+    /// List names whose member is proposed and waits for an answer
+    Review(answers::ReviewArgs),
+    /// The name means the proposed member
+    Accept(answers::AcceptArgs),
+    /// The name means a member of its own
+    Reject(answers::RejectArgs),
+    /// One member is another; facts keep their keys
+    Merge(answers::MergeArgs),
+    /// Take a merge back
+    Unmerge(answers::UnmergeArgs),
+    /// List members of a dimension that look like one thing
+    Report(answers::ReportArgs),
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -65,9 +78,15 @@ pub struct EvaluateArgs {
     pub json: bool,
 }
 
-pub async fn run(_settings: &SettingsArgs, args: &ResolveArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub async fn run(settings: &SettingsArgs, args: &ResolveArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     match &args.action {
         ResolveAction::Evaluate(args) => run_evaluate(args, out),
+        ResolveAction::Review(args) => answers::review(settings, args, out).await,
+        ResolveAction::Accept(args) => answers::run_accept(settings, args, out).await,
+        ResolveAction::Reject(args) => answers::run_reject(settings, args, out).await,
+        ResolveAction::Merge(args) => answers::run_merge(settings, args, out).await,
+        ResolveAction::Unmerge(args) => answers::run_unmerge(settings, args, out).await,
+        ResolveAction::Report(args) => answers::report(settings, args, out).await,
     }
 }
 

@@ -32,6 +32,7 @@
 //! # Cancellation
 //! Dropping a load rolls it back, or leaves a COMMIT under way in the state just described.
 
+mod answers;
 mod days;
 mod decisions;
 mod error;
@@ -65,6 +66,7 @@ use crate::config::{Connector, Connectors};
 use crate::telemetry::metrics;
 use crate::types::{MicroBatchId, OffsetRange, Proposal};
 
+pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 

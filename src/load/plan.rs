@@ -299,6 +299,7 @@ impl Builder<'_> {
             }
             if let Some(by_name) = &link.by_name {
                 expect_type(&link.table, dimension, &by_name.against, "text")?;
+                expect_type(&link.table, dimension, "merged_into", "int8")?;
             }
             if let Some(column) = &link.column {
                 let field = self.connector.field(column);

@@ -33,8 +33,8 @@ use crate::config::NameLink;
 use crate::error::ErrorKind;
 use crate::load::LoadPart;
 use crate::resolve::{
-    ArroyIndex, Candidates, Decision, EXACT_MEMBERS_MAX, ExactScan, Members, ResolveError, SCHEME_VERSION, Verdict,
-    decide_all, spelling,
+    ArroyIndex, Candidates, Comparison, Decision, EXACT_MEMBERS_MAX, ExactScan, Members, ResolveError, SCHEME_VERSION,
+    Verdict, decide_all, near_duplicates, spelling,
 };
 use crate::telemetry::metrics;
 use crate::types::Proposal;
@@ -105,6 +105,12 @@ struct Index {
     built_at: Instant,
 }
 
+impl Index {
+    fn natural_key(&self, place: u32) -> String {
+        self.natural_keys.get(&self.members.key(place)).cloned().unwrap_or_default()
+    }
+}
+
 pub struct Resolver {
     warehouse: Pool,
     indexes: Mutex<HashMap<String, Arc<RwLock<Index>>>>,
@@ -134,6 +140,22 @@ impl Resolver {
             part.proposals.extend(self.propose(&link.dimension, name, texts).await?);
         }
         Ok(())
+    }
+
+    /// Pairs of natural keys of members that look like one thing, the most similar first.
+    pub async fn near_duplicates(
+        &self,
+        dimension: &str,
+        against: &str,
+        count_max: usize,
+    ) -> Result<Vec<([String; 2], Comparison)>, ResolverError> {
+        let index = self.index(&Table::new(dimension, against)).await?.read_owned().await;
+        let search = move || -> Result<Vec<([String; 2], Comparison)>, ResolverError> {
+            let pairs = near_duplicates(&index.members, &*index.backend, count_max)?;
+            let key = |place| index.natural_key(place);
+            Ok(pairs.into_iter().map(|pair| (pair.places.map(key), pair.comparison)).collect())
+        };
+        tokio::task::spawn_blocking(search).await.map_err(ResolverError::Died)?
     }
 
     /// For spellings without a decision.
@@ -371,8 +393,7 @@ fn propose(
     text: String,
     decision: &Decision,
 ) -> Proposal {
-    let natural_key = |place: u32| index.natural_keys.get(&index.members.key(place)).cloned().unwrap_or_default();
-    let best = decision.candidates.first().map(|best| natural_key(best.place));
+    let best = decision.candidates.first().map(|best| index.natural_key(best.place));
     let verdict = match decision.verdict {
         Verdict::Automatic if propose_only => Verdict::Review,
         verdict => verdict,
@@ -381,7 +402,7 @@ fn propose(
     let candidates: Vec<Value> = decision
         .candidates
         .iter()
-        .map(|candidate| json!({"key": natural_key(candidate.place), "cosine": candidate.cosine}))
+        .map(|candidate| json!({"key": index.natural_key(candidate.place), "cosine": candidate.cosine}))
         .collect();
     Proposal {
         dimension: dimension.to_owned(),
