@@ -17,6 +17,8 @@
 //!            publish                      load
 //!   `_pending/` → `data/`,        dims, then facts, into the
 //!   outbox → `staged-batches`     star schema, idempotently
+//!                                   ▲
+//!                                resolve       names → members of dimensions
 //! ```
 //!
 //! # Map

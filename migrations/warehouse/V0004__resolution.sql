@@ -9,7 +9,7 @@ CREATE TABLE warehouse.resolution_decision (
     dimension      text NOT NULL,
     spelling       text NOT NULL,
     natural_key    text NOT NULL,
-    verdict        text NOT NULL CHECK (verdict IN ('alias', 'automatic', 'review', 'new')),
+    verdict        text NOT NULL CHECK (verdict IN ('identifier', 'alias', 'automatic', 'review', 'new')),
     proposed_key   text,
     margin         real,
     features       jsonb,
@@ -26,8 +26,8 @@ CREATE TABLE warehouse.resolution_decision (
 CREATE INDEX resolution_decision_open ON warehouse.resolution_decision (dimension, decided_at)
     WHERE verdict = 'review' AND answer IS NULL;
 COMMENT ON TABLE warehouse.resolution_decision IS 'which member of a dimension a text means, and why; one row for each spelling';
-COMMENT ON COLUMN warehouse.resolution_decision.spelling IS 'the text in lower case, without accents and punctuation; a long one ends in its hash';
-COMMENT ON COLUMN warehouse.resolution_decision.natural_key IS 'the member that facts point at: an inferred one, name:<spelling>, unless the verdict is alias or automatic';
+COMMENT ON COLUMN warehouse.resolution_decision.spelling IS 'the text in lower case, without accents and punctuation; a long one ends in its hash; of an identifier its column and hash';
+COMMENT ON COLUMN warehouse.resolution_decision.natural_key IS 'the member that facts point at: an inferred one, name:<spelling>, unless the verdict is identifier, alias or automatic';
 COMMENT ON COLUMN warehouse.resolution_decision.proposed_key IS 'the member that resembles the text most';
 COMMENT ON COLUMN warehouse.resolution_decision.margin IS 'how much nearer it is than the next one, in doublings of distance';
 COMMENT ON COLUMN warehouse.resolution_decision.features IS 'what speaks for and against it';

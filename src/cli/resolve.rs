@@ -121,7 +121,7 @@ fn print_tables(evaluation: &Evaluation, out: &mut dyn Write) -> anyhow::Result<
         "recall@1",
         "recall@10",
         "recall@50",
-        "look-ups/s",
+        "look-ups/s and core",
     ]);
     let rates = &evaluation.rates;
     let backends = [
@@ -142,7 +142,7 @@ fn print_tables(evaluation: &Evaluation, out: &mut dyn Write) -> anyhow::Result<
     writeln!(out, "arroy finds {} of the ten exact neighbours", fixed(evaluation.arroy_finds_exact_top_10))?;
     writeln!(
         out,
-        "{:.0} decisions/s and {:.0} alias hits/s on one thread; index built in {:.1} s",
+        "{:.0} decisions/s and {:.0} alias hits/s and core; index built in {:.1} s",
         rates.decisions_per_second, rates.alias_hits_per_second, rates.index_build_seconds
     )?;
     Ok(())

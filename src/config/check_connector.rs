@@ -318,7 +318,15 @@ fn dimension_link(
         let help = "write `key: COLUMN` for a natural key, `resolve: COLUMN` for a name, or both".to_owned();
         report.add_at_key(&at("key")[..3], format!("nothing says how `{dimension}` is found"), help);
     }
-    let of_names = [("against", link.against.is_some()), ("propose_only", link.propose_only.is_some())];
+    for (place, column) in link.identifiers.iter().enumerate() {
+        let at = [Key("warehouse"), Key("dimensions"), Key(dimension), Key("identifiers"), Index(place)];
+        columns.check_one(column, &at, Some(FieldType::Utf8), "identifiers are", report);
+    }
+    let of_names = [
+        ("against", link.against.is_some()),
+        ("identifiers", !link.identifiers.is_empty()),
+        ("propose_only", link.propose_only.is_some()),
+    ];
     for (key, _) in of_names.into_iter().filter(|(_, given)| *given && link.resolve.is_none()) {
         report.add_at_key(&at(key), format!("`{key}` goes with `resolve`"), None);
     }
@@ -327,7 +335,8 @@ fn dimension_link(
         report.add(&at("against"), format!("`{against}` is no column's name"), None);
     }
     let propose_only = link.propose_only.unwrap_or(dimension == "users");
-    let resolve = link.resolve.clone().map(|column| NameLink { column, against, propose_only });
+    let identifiers = link.identifiers.clone();
+    let resolve = link.resolve.clone().map(|column| NameLink { column, against, identifiers, propose_only });
     DimensionLink { dimension: dimension.to_owned(), key: link.key.clone(), resolve }
 }
 

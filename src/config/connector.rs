@@ -231,7 +231,9 @@ pub struct NameLink {
     pub column: String,
     /// The dimension's column.
     pub against: String,
-    /// Nothing is decided automatically.
+    /// Columns of both: a value that one member has is that member.
+    pub identifiers: Vec<String>,
+    /// No name is decided automatically.
     pub propose_only: bool,
 }
 

@@ -276,6 +276,10 @@ pub(super) struct RawDimensionLink {
     pub(super) resolve: Option<String>,
     /// The dimension's column that holds the names to compare with; left out, `name`.
     pub(super) against: Option<String>,
+    /// Utf8 columns that the dimension has too, and of which one value belongs to one member (GTIN, SKU, hash of an
+    /// e-mail address): asked before the name, in this order.
+    #[serde(default)]
+    pub(super) identifiers: Vec<String>,
     /// Names only propose a member, for somebody to accept. Left out: only of users, who may share a name.
     pub(super) propose_only: Option<bool>,
 }

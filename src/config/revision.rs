@@ -57,7 +57,7 @@ pub(super) fn of_connector(connector: &Connector) -> String {
 fn dimension_link(link: &DimensionLink) -> Value {
     match &link.resolve {
         None => json!([link.dimension, link.key]),
-        Some(name) => json!([link.dimension, link.key, name.column, name.against, name.propose_only]),
+        Some(name) => json!([link.dimension, link.key, name.column, name.against, name.identifiers, name.propose_only]),
     }
 }
 

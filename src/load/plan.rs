@@ -95,6 +95,8 @@ pub(super) struct ByName {
     pub column: String,
     /// The dimension's column with the name.
     pub against: String,
+    /// The dimension's columns with identifiers.
+    pub identifiers: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -279,6 +281,7 @@ impl Builder<'_> {
                     dimension: link.dimension.clone(),
                     column: Proposal::column(&link.dimension),
                     against: name.against.clone(),
+                    identifiers: name.identifiers.clone(),
                 }),
             };
             let dimension = self.table(&link.table)?;
@@ -300,6 +303,8 @@ impl Builder<'_> {
             if let Some(by_name) = &link.by_name {
                 expect_type(&link.table, dimension, &by_name.against, "text")?;
                 expect_type(&link.table, dimension, "merged_into", "int8")?;
+                let mut identifiers = by_name.identifiers.iter();
+                identifiers.try_for_each(|column| expect_type(&link.table, dimension, column, "text"))?;
             }
             if let Some(column) = &link.column {
                 let field = self.connector.field(column);

@@ -5,22 +5,17 @@
 //! spellings that have no decision. It writes nothing: the loader decides in the transaction of the rows, where the first
 //! decision wins. A row that has a natural key gets no spelling.
 //!
-//! Order: natural key → decision → alias → candidates. Where names only propose (users), the verdict is `review` even if
+//! Order: natural key → identifier → decision → alias → candidates. An identifier is a value that one member has; the
+//! decision about it is kept under its column and hash. Where names only propose (users), the verdict is `review` even if
 //! it would be automatic.
-//!
-//! # Index
-//! Members are read when a dimension is first needed; those that came since are read before each look-up and scanned
-//! exactly. An index by arroy is made in the background where there are many ([`EXACT_MEMBERS_MAX`]); until it is there
-//! the exact scan answers. Merged and inferred members are no candidates.
 //!
 //! # Personal data
 //! Names are never logged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use deadpool_postgres::Pool;
 use serde_json::{Value, json};
@@ -28,23 +23,20 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::sync::{Mutex, RwLock};
 
+use super::resolver_index::{Index, IndexPolicy, Table, obtain_trees};
 use crate::client::postgres::{self, PostgresError, kind_of};
+use crate::client::s3::S3Error;
 use crate::config::NameLink;
 use crate::error::ErrorKind;
 use crate::load::LoadPart;
 use crate::resolve::{
-    ArroyIndex, Candidates, Comparison, Decision, EXACT_MEMBERS_MAX, ExactScan, Members, ResolveError, SCHEME_VERSION,
-    Verdict, decide_all, near_duplicates, spelling,
+    Comparison, Decision, ResolveError, SCHEME_VERSION, Verdict, decide_all, near_duplicates, spelling,
 };
 use crate::telemetry::metrics;
 use crate::types::Proposal;
 
 /// A longer spelling ends in its hash instead: it is part of a key.
 const SPELLING_BYTES_MAX: usize = 400;
-/// Indexes are made anew when so many members have come since, in share of what they hold, …
-const STALE_SHARE: f64 = 0.1;
-/// … but not more often than this, nor are merges noticed sooner.
-const REBUILD_INTERVAL: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Error)]
 pub enum ResolverError {
@@ -54,6 +46,8 @@ pub enum ResolverError {
     Query { operation: String, source: tokio_postgres::Error },
     #[error("could not resolve names")]
     Resolve(#[from] ResolveError),
+    #[error("could not exchange the snapshot of an index")]
+    Snapshot(#[source] S3Error),
     #[error("column `{column}` of connector `{connector}` cannot be read from the lake")]
     Column { connector: String, column: String, source: arrow::error::ArrowError },
     #[error("the task that resolves names died")]
@@ -61,7 +55,7 @@ pub enum ResolverError {
 }
 
 impl ResolverError {
-    fn query(operation: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
+    pub(super) fn query(operation: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| Self::Query { operation: operation.into(), source }
     }
 
@@ -70,55 +64,30 @@ impl ResolverError {
             Self::Connect(source) => source.kind(),
             Self::Query { source, .. } => kind_of(source),
             Self::Resolve(source) => source.kind(),
+            Self::Snapshot(source) => source.kind(),
             Self::Column { .. } | Self::Died(_) => ErrorKind::Halt,
         }
     }
 }
 
-/// A table of members and where their names stand.
-#[derive(Debug, Clone)]
-struct Table {
-    /// `products`
-    dimension: String,
-    /// `product`
-    singular: String,
-    against: String,
-}
-
-impl Table {
-    fn new(dimension: &str, against: &str) -> Self {
-        let singular = dimension.strip_suffix('s').unwrap_or(dimension).to_owned();
-        Self { dimension: dimension.to_owned(), singular, against: against.to_owned() }
-    }
-}
-
-/// What is looked up in. One for each dimension and process.
-struct Index {
-    members: Members,
-    natural_keys: HashMap<i64, String>,
-    backend: Arc<dyn Candidates>,
-    arroy: Option<Arc<ArroyIndex>>,
-    /// Of the members that the index was made of.
-    version: String,
-    indexed_count: usize,
-    last_key: i64,
-    built_at: Instant,
-}
-
-impl Index {
-    fn natural_key(&self, place: u32) -> String {
-        self.natural_keys.get(&self.members.key(place)).cloned().unwrap_or_default()
-    }
-}
-
 pub struct Resolver {
     warehouse: Pool,
+    policy: IndexPolicy,
     indexes: Mutex<HashMap<String, Arc<RwLock<Index>>>>,
 }
 
 impl Resolver {
-    pub fn new(warehouse: Pool) -> Self {
-        Self { warehouse, indexes: Mutex::new(HashMap::new()) }
+    pub fn new(warehouse: Pool, policy: IndexPolicy) -> Self {
+        Self { warehouse, policy, indexes: Mutex::new(HashMap::new()) }
+    }
+
+    /// Whether the dimension is looked up by trees already.
+    pub async fn has_trees(&self, dimension: &str) -> bool {
+        let index = self.indexes.lock().await.get(dimension).cloned();
+        match index {
+            Some(index) => index.read().await.arroy.is_some(),
+            None => false,
+        }
     }
 
     /// Adds the spellings to the rows, and proposals for those that nobody has decided about.
@@ -127,17 +96,19 @@ impl Resolver {
         let Some(warehouse) = &connector.warehouse else { return Ok(()) };
         for link in &warehouse.dimensions {
             let Some(name) = &link.resolve else { continue };
-            let mut texts = BTreeMap::new();
+            let failed = |source| ResolverError::Column {
+                connector: connector.name.clone(),
+                column: name.column.clone(),
+                source,
+            };
+            let rows = Rows { key: link.key.as_deref(), name };
+            let identified = self.identified(&link.dimension, rows, &part.batches, &failed).await?;
+            let column = Proposal::column(&link.dimension);
+            let mut found = Found::default();
             for batch in &mut part.batches {
-                let column = Proposal::column(&link.dimension);
-                let add = add_spellings(batch, link.key.as_deref(), &name.column, &column, &mut texts);
-                *batch = add.map_err(|source| ResolverError::Column {
-                    connector: connector.name.clone(),
-                    column: name.column.clone(),
-                    source,
-                })?;
+                *batch = rows.spelled(batch, &column, &identified, &mut found).map_err(&failed)?;
             }
-            part.proposals.extend(self.propose(&link.dimension, name, texts).await?);
+            part.proposals.extend(self.propose(&link.dimension, name, found).await?);
         }
         Ok(())
     }
@@ -158,13 +129,40 @@ impl Resolver {
         tokio::task::spawn_blocking(search).await.map_err(ResolverError::Died)?
     }
 
-    /// For spellings without a decision.
-    async fn propose(
+    /// For each identifier: the natural keys of those values that one member has.
+    async fn identified(
         &self,
         dimension: &str,
-        name: &NameLink,
-        mut texts: BTreeMap<String, String>,
-    ) -> Result<Vec<Proposal>, ResolverError> {
+        rows: Rows<'_>,
+        batches: &[RecordBatch],
+        failed: &(impl Fn(arrow::error::ArrowError) -> ResolverError + Sync),
+    ) -> Result<Vec<HashMap<String, String>>, ResolverError> {
+        let mut identified = Vec::with_capacity(rows.name.identifiers.len());
+        for column in &rows.name.identifiers {
+            let mut values = BTreeSet::new();
+            for batch in batches {
+                let texts = texts_of(batch, column).map_err(failed)?;
+                let given = (0..batch.num_rows()).filter_map(|row| text_at(texts.as_ref(), row));
+                // the server cannot hold a zero character, so no member has one
+                values.extend(given.filter(|value| !value.contains('\0')).map(str::to_owned));
+            }
+            let values: Vec<String> = values.into_iter().collect();
+            let client = postgres::get(&self.warehouse).await.map_err(ResolverError::Connect)?;
+            let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+            let sql = format!(
+                "SELECT \"{column}\", min(\"{singular}_id\") FROM warehouse.\"dim_{dimension}\" \
+                 WHERE \"{column}\" = ANY($1::text[]) AND NOT inferred AND merged_into IS NULL GROUP BY 1 HAVING count(*) = 1"
+            );
+            let query = ResolverError::query(format!("look for identifiers in dim_{dimension}"));
+            let found = client.query(&sql, &[&values]).await.map_err(query)?;
+            identified.push(found.iter().map(|row| (row.get(0), row.get(1))).collect());
+        }
+        Ok(identified)
+    }
+
+    /// For spellings without a decision.
+    async fn propose(&self, dimension: &str, name: &NameLink, found: Found) -> Result<Vec<Proposal>, ResolverError> {
+        let Found { mut texts, identified } = found;
         for decided in
             self.known("SELECT spelling, natural_key FROM warehouse.resolution_decision", dimension, &texts).await?
         {
@@ -173,11 +171,16 @@ impl Resolver {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let aliases = self.known("SELECT spelling, natural_key FROM warehouse.alias", dimension, &texts).await?;
         let mut proposals = Vec::with_capacity(texts.len());
+        for (spelling, natural_key) in identified {
+            if let Some(text) = texts.remove(&spelling) {
+                proposals.push(known_member(dimension, spelling, text, natural_key, "identifier"));
+            }
+        }
+        let aliases = self.known("SELECT spelling, natural_key FROM warehouse.alias", dimension, &texts).await?;
         for (spelling, natural_key) in aliases {
             if let Some(text) = texts.remove(&spelling) {
-                proposals.push(by_alias(dimension, spelling, text, natural_key));
+                proposals.push(known_member(dimension, spelling, text, natural_key, "alias"));
             }
         }
         if !texts.is_empty() {
@@ -216,116 +219,101 @@ impl Resolver {
         let known = indexes.get(&table.dimension).cloned();
         if let Some(index) = known {
             let mut writing = index.write().await;
-            self.add_members(table, &mut writing).await?;
-            let added = writing.members.len() - writing.indexed_count;
-            let is_stale = added as f64 > STALE_SHARE * writing.indexed_count as f64;
+            writing.catch_up(table, &self.warehouse).await?;
+            let is_stale = writing.is_stale();
             drop(writing);
-            if !is_stale || index.read().await.built_at.elapsed() < REBUILD_INTERVAL {
+            if !is_stale {
                 return Ok(index);
             }
         }
-        let index = Arc::new(RwLock::new(self.build(table).await?));
+        let read = Index::read(table, &self.warehouse).await?;
+        let has_many = read.members.len() > self.policy.exact_members_max;
+        let index = Arc::new(RwLock::new(read));
         indexes.insert(table.dimension.clone(), Arc::clone(&index));
-        drop(indexes);
-        if index.read().await.members.len() > EXACT_MEMBERS_MAX {
-            tokio::spawn(build_arroy(Arc::clone(&index), table.dimension.clone()));
+        if has_many {
+            let (warehouse, policy) = (self.warehouse.clone(), self.policy.clone());
+            tokio::spawn(obtain_trees(Arc::clone(&index), table.clone(), warehouse, policy));
         }
         Ok(index)
     }
+}
 
-    async fn build(&self, table: &Table) -> Result<Index, ResolverError> {
-        let rows = self.members_after(table, 0).await?;
-        let build = move || {
-            let members = Members::new(rows.iter().map(|(key, _, name)| (*key, name.as_str())));
-            let backend = Arc::new(ExactScan::new(&members));
-            Index {
-                version: version_of(&rows),
-                indexed_count: members.len(),
-                last_key: rows.last().map_or(0, |(key, ..)| *key),
-                natural_keys: rows.into_iter().map(|(key, natural_key, _)| (key, natural_key)).collect(),
-                members,
-                backend,
-                arroy: None,
-                built_at: Instant::now(),
+/// What rows give to find a member by.
+#[derive(Debug, Clone, Copy)]
+struct Rows<'a> {
+    /// The column with the natural key.
+    key: Option<&'a str>,
+    name: &'a NameLink,
+}
+
+/// What stands for a member in rows.
+#[derive(Debug, Default)]
+struct Found {
+    /// By spelling: the text, as it came first.
+    texts: BTreeMap<String, String>,
+    /// By spelling, of identifiers: the natural key of the member that has it.
+    identified: BTreeMap<String, String>,
+}
+
+impl Rows<'_> {
+    /// The rows with one more column: what is decided about, null where there is a natural key or nothing to go by.
+    fn spelled(
+        self,
+        batch: &RecordBatch,
+        column: &str,
+        identified: &[HashMap<String, String>],
+        found: &mut Found,
+    ) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let names = texts_of(batch, &self.name.column)?;
+        let keys = self.key.map(|key| texts_of(batch, key)).transpose()?.flatten();
+        let identifiers: Vec<Option<ArrayRef>> =
+            self.name.identifiers.iter().map(|column| texts_of(batch, column)).collect::<Result<_, _>>()?;
+        let mut spellings: Vec<Option<String>> = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            if text_at(keys.as_ref(), row).is_some() {
+                spellings.push(None);
+                continue;
             }
-        };
-        tokio::task::spawn_blocking(build).await.map_err(ResolverError::Died)
-    }
-
-    async fn add_members(&self, table: &Table, index: &mut Index) -> Result<(), ResolverError> {
-        for (key, natural_key, name) in self.members_after(table, index.last_key).await? {
-            index.members.push(key, &name);
-            index.natural_keys.insert(key, natural_key);
-            index.last_key = key;
+            let known =
+                self.name.identifiers.iter().zip(&identifiers).zip(identified).find_map(|((column, texts), known)| {
+                    let value = text_at(texts.as_ref(), row)?;
+                    Some((format!("{column} {}", hash_of(value)), known.get(value)?))
+                });
+            let text = text_at(names.as_ref(), row);
+            let spelled = match known {
+                Some((spelled, natural_key)) => {
+                    found.identified.insert(spelled.clone(), natural_key.clone());
+                    Some(spelled)
+                }
+                None => text.and_then(|text| decision_key(&spelling(text))),
+            };
+            if let Some(spelled) = &spelled
+                && !found.texts.contains_key(spelled)
+            {
+                found.texts.insert(spelled.clone(), text.unwrap_or_default().replace('\0', ""));
+            }
+            spellings.push(spelled);
         }
-        Ok(())
-    }
-
-    /// Key, natural key and name, by key.
-    async fn members_after(&self, table: &Table, key: i64) -> Result<Vec<(i64, String, String)>, ResolverError> {
-        let client = postgres::get(&self.warehouse).await.map_err(ResolverError::Connect)?;
-        let Table { dimension, singular, against } = table;
-        let sql = format!(
-            "SELECT \"{singular}_key\", \"{singular}_id\", \"{against}\" FROM warehouse.\"dim_{dimension}\" \
-             WHERE \"{singular}_key\" > $1 AND NOT inferred AND merged_into IS NULL AND \"{against}\" IS NOT NULL ORDER BY 1"
-        );
-        let failed = ResolverError::query(format!("read the members of dim_{dimension}"));
-        let rows = client.query(&sql, &[&key]).await.map_err(failed)?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+        let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new(column, DataType::Utf8, true)));
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(StringArray::from(spellings)));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
     }
 }
 
-/// Until it is there, the exact scan answers.
-async fn build_arroy(index: Arc<RwLock<Index>>, dimension: String) {
-    let reading = Arc::clone(&index).read_owned().await;
-    let build =
-        move || ArroyIndex::build(&reading.members, &std::env::temp_dir()).map(|arroy| (arroy, reading.members.len()));
-    match tokio::task::spawn_blocking(build).await {
-        Ok(Ok((arroy, _))) => {
-            let arroy = Arc::new(arroy);
-            let mut writing = index.write().await;
-            writing.backend = Arc::clone(&arroy) as Arc<dyn Candidates>;
-            writing.arroy = Some(arroy);
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(component = "resolve", dimension, error = %error, "no index of candidates: the exact scan answers");
-        }
-        Err(_) => tracing::warn!(component = "resolve", dimension, "the task that builds the index died"),
-    }
+fn texts_of(batch: &RecordBatch, column: &str) -> Result<Option<ArrayRef>, arrow::error::ArrowError> {
+    batch.column_by_name(column).map(|array| arrow::compute::cast(array, &DataType::Utf8)).transpose()
 }
 
-/// The rows with one more column: the spelling of each name, null where there is a natural key or no name. Collects
-/// the text of each spelling.
-fn add_spellings(
-    batch: &RecordBatch,
-    key: Option<&str>,
-    name: &str,
-    column: &str,
-    texts: &mut BTreeMap<String, String>,
-) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let text_of = |column: &str| -> Result<Option<ArrayRef>, arrow::error::ArrowError> {
-        batch.column_by_name(column).map(|array| arrow::compute::cast(array, &DataType::Utf8)).transpose()
-    };
-    let names = text_of(name)?;
-    let keys = key.map(text_of).transpose()?.flatten();
-    let has_key = |row: usize| {
-        keys.as_ref().is_some_and(|keys| !keys.is_null(row) && !keys.as_string::<i32>().value(row).is_empty())
-    };
-    let mut spellings: Vec<Option<String>> = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let text = names.as_ref().filter(|names| !names.is_null(row) && !has_key(row));
-        let text = text.map(|names| names.as_string::<i32>().value(row));
-        let spelled = text.and_then(|text| Some((decision_key(&spelling(text))?, text)));
-        if let Some((spelled, text)) = &spelled {
-            texts.entry(spelled.clone()).or_insert_with(|| (*text).replace('\0', ""));
-        }
-        spellings.push(spelled.map(|(spelled, _)| spelled));
-    }
-    let mut fields: Vec<Arc<Field>> = batch.schema().fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new(column, DataType::Utf8, true)));
-    let mut columns = batch.columns().to_vec();
-    columns.push(Arc::new(StringArray::from(spellings)));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+/// Neither null nor empty.
+fn text_at(texts: Option<&ArrayRef>, row: usize) -> Option<&str> {
+    let texts = texts?.as_string::<i32>();
+    (!texts.is_null(row) && !texts.value(row).is_empty()).then(|| texts.value(row))
+}
+
+fn hash_of(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A spelling short enough for a key; none where there is no word.
@@ -333,30 +321,25 @@ fn decision_key(spelling: &str) -> Option<String> {
     if spelling.len() <= SPELLING_BYTES_MAX {
         return (!spelling.is_empty()).then(|| spelling.to_owned());
     }
-    let digest = Sha256::digest(spelling.as_bytes());
-    let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash_of(spelling);
     let end = (0..=SPELLING_BYTES_MAX - hash.len() - 1).rev().find(|end| spelling.is_char_boundary(*end))?;
     Some(format!("{} {hash}", &spelling[..end]))
 }
 
-/// Names the members that an index was made of.
-fn version_of(rows: &[(i64, String, String)]) -> String {
-    let mut hash = Sha256::new();
-    for (key, _, name) in rows {
-        hash.update(key.to_be_bytes());
-        hash.update(Sha256::digest(name.as_bytes()));
-    }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn by_alias(dimension: &str, spelling: String, text: String, natural_key: String) -> Proposal {
+fn known_member(
+    dimension: &str,
+    spelling: String,
+    text: String,
+    natural_key: String,
+    verdict: &'static str,
+) -> Proposal {
     Proposal {
         dimension: dimension.to_owned(),
         spelling,
         text,
         proposed_key: Some(natural_key.clone()),
         natural_key,
-        verdict: "alias",
+        verdict,
         margin: None,
         features: Value::Null,
         candidates: json!([]),

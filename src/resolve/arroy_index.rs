@@ -34,7 +34,7 @@ const SPLIT_AFTER: usize = 16;
 /// More trees find more and take longer to build and to search.
 const TREE_COUNT: usize = 16;
 /// Members that the trees are asked to look at, at least. The search takes time in proportion.
-const INSPECTED: NonZeroUsize = NonZeroUsize::new(400).expect("not zero");
+const INSPECTED: NonZeroUsize = NonZeroUsize::new(250).expect("not zero");
 /// A feature that more members have is not rare.
 const RARE_MEMBERS_MAX: u32 = 128;
 /// Members that are looked at for their rare features: of the query's rarest ones first, until this many.

@@ -2,7 +2,7 @@
 
 use super::ResolveError;
 use super::candidates::Candidates;
-use super::compare::Comparison;
+use super::compare::{Codes, Comparison};
 use super::members::Members;
 
 /// Neighbours of each member that are looked at.
@@ -11,7 +11,7 @@ const NEIGHBOUR_COUNT: usize = 5;
 /// Members whose vectors are looked up together.
 const CHUNK: usize = 256;
 
-/// Two members without conflict whose texts share more than they differ in.
+/// Two members without conflict that share a model code, or whose texts share more than they differ in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NearDuplicate {
     /// The lower place first.
@@ -34,7 +34,8 @@ pub fn near_duplicates(
             for other in near.iter().filter(|other| other.place as usize > place) {
                 let name = members.name(place as u32);
                 let comparison = Comparison::new(name, members.name(other.place), other.cosine);
-                if !comparison.is_conflict() && comparison.is_weighty(chance) {
+                let is_alike = comparison.codes == Codes::Same || comparison.is_weighty(chance);
+                if is_alike && !comparison.is_conflict() {
                     found.push(NearDuplicate { places: [place as u32, other.place], comparison });
                 }
             }

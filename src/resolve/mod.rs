@@ -34,6 +34,7 @@ mod evaluate;
 mod members;
 mod name;
 mod normalize;
+mod snapshot;
 mod synthetic;
 mod vectorize;
 
@@ -45,6 +46,7 @@ pub use duplicates::{NearDuplicate, near_duplicates};
 pub use evaluate::{Evaluation, LookupRates, Pairs, Recall, WorldResult, evaluate};
 pub use members::Members;
 pub use normalize::{SCHEME_VERSION, spelling};
+pub use snapshot::{IndexedMember, read_snapshot, write_snapshot};
 pub use synthetic::catalogue;
 
 use thiserror::Error;

@@ -12,7 +12,7 @@ pub struct Proposal {
     pub text: String,
     /// Of the member that rows are to point at; one that does not exist yet is inferred.
     pub natural_key: String,
-    /// `alias`, `automatic`, `review` or `new`.
+    /// `identifier`, `alias`, `automatic`, `review` or `new`.
     pub verdict: &'static str,
     /// Of the most similar member.
     pub proposed_key: Option<String>,

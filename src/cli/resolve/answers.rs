@@ -11,7 +11,7 @@ use super::super::{EXIT_DONE, EXIT_REFUSED, OutputFormat, SettingsArgs};
 use crate::client::postgres;
 use crate::config::Need;
 use crate::load::{AnswerError, DimensionName, accept, merge, open_proposals, reject, unmerge};
-use crate::pipeline::Resolver;
+use crate::pipeline::{IndexPolicy, Resolver};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReviewArgs {
@@ -164,7 +164,7 @@ pub(super) async fn report(settings: &SettingsArgs, args: &ReportArgs, out: &mut
     dimension(&args.dimension)?;
     dimension(&args.against).context("--against names no column")?;
     let settings = settings.load(&[Need::Warehouse])?;
-    let resolver = Resolver::new(postgres::pool(&settings.warehouse, "resolve")?);
+    let resolver = Resolver::new(postgres::pool(&settings.warehouse, "resolve")?, IndexPolicy::default());
     let pairs = resolver.near_duplicates(&args.dimension, &args.against, args.limit).await?;
     if args.output == OutputFormat::Json {
         let pairs: Vec<_> =

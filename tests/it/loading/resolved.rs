@@ -1,12 +1,16 @@
 //! Names instead of keys: which member the facts get, and that it stays.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use sluice::client::postgres;
+use sluice::client::rate::RequestRate;
+use sluice::client::s3::{Pin, S3Client};
 use sluice::config::{Connectors, load_connectors};
 use sluice::load::{
     AnswerError, BatchToLoad, DimensionName, LoadOutcome, Loader, accept, merge, open_proposals, reject, unmerge,
 };
-use sluice::pipeline::Resolver;
+use sluice::pipeline::{IndexPolicy, Resolver};
 
 use super::fixtures::{Warehouse, live, transaction, user};
 
@@ -34,10 +38,10 @@ fn connectors() -> Connectors {
         let text = if path.ends_with("transactions.yaml") {
             text.replacen(
                 "schema:\n",
-                "schema:\n  - {name: product_name, type: utf8}\n  - {name: user_name, type: utf8}\n",
+                "schema:\n  - {name: email, type: utf8}\n  - {name: product_name, type: utf8}\n  - {name: user_name, type: utf8}\n",
                 1,
             )
-            .replace("users: {key: user_id}", "users: {key: user_id, resolve: user_name}")
+            .replace("users: {key: user_id}", "users: {key: user_id, resolve: user_name, identifiers: [email]}")
             .replace("products: {key: product_id}", "products: {key: product_id, resolve: product_name}")
             .replace("name: user_id, type: utf8, required: true", "name: user_id, type: utf8")
         } else {
@@ -75,7 +79,7 @@ impl Shop {
 
     /// By a process that has just started.
     async fn load(&self, mut batch: BatchToLoad) -> BatchToLoad {
-        let resolver = Resolver::new(self.warehouse.pool.clone());
+        let resolver = Resolver::new(self.warehouse.pool.clone(), IndexPolicy::default());
         for part in &mut batch.parts {
             resolver.prepare(part).await.expect("resolves");
         }
@@ -161,7 +165,10 @@ async fn of_two_loaders_that_propose_otherwise_the_first_decides_for_both() {
     let mut batches = Vec::new();
     for (number, key) in [(1, "p-3"), (2, "p-5")] {
         let mut batch = shop.batch(&[named(number, None, Some("the thing"))]);
-        Resolver::new(shop.warehouse.pool.clone()).prepare(&mut batch.parts[0]).await.expect("resolves");
+        Resolver::new(shop.warehouse.pool.clone(), IndexPolicy::default())
+            .prepare(&mut batch.parts[0])
+            .await
+            .expect("resolves");
         for proposal in &mut batch.parts[0].proposals {
             (proposal.natural_key, proposal.verdict) = (key.to_owned(), "automatic");
         }
@@ -229,6 +236,29 @@ async fn a_rejected_proposal_keeps_its_own_member_and_merges_make_no_chains() {
 }
 
 #[tokio::test]
+async fn an_identifier_that_one_member_has_decides_even_about_users() {
+    let mut shop = Shop::new().await;
+    let twin = |id: &str, name: &str, email: &str| json!({"user_id": id, "name": name, "email": email, "source": "crm", "updated_at": AT});
+    let users =
+        [twin("u-7", "Bob", "b@b.example"), twin("u-8", "Eve", "same@b.example"), twin("u-9", "Eve", "same@b.example")];
+    shop.warehouse.load_rows(70, "users", &users).await;
+    let row = |number: u64, email: &str| {
+        let mut row = transaction(number, "1.00", None);
+        row["user_id"] = Value::Null;
+        row["user_name"] = json!("Somebody Else");
+        row["email"] = json!(email);
+        row
+    };
+    let batch = shop.batch(&[row(1, "b@b.example"), row(2, "same@b.example"), row(3, "nobody@b.example")]);
+    shop.load(batch).await;
+    let users = "SELECT u.user_id FROM warehouse.fact_transactions JOIN warehouse.dim_users u USING (user_key) ORDER BY transaction_id";
+    let users: Vec<String> = shop.warehouse.column(users).await.into_iter().flatten().collect();
+    assert_eq!(users, ["u-7", "name:somebody else", "name:somebody else"]);
+    let kept = "SELECT count(*) FROM warehouse.resolution_decision d WHERE d::text LIKE '%b.example%'";
+    assert_eq!(shop.warehouse.value(kept).await, "0");
+}
+
+#[tokio::test]
 async fn an_alias_decides_before_any_candidate() {
     let mut shop = Shop::new().await;
     let alias = "INSERT INTO warehouse.alias VALUES ('products', 'the noisy one', 'p-6', 'test')";
@@ -236,4 +266,42 @@ async fn an_alias_decides_before_any_candidate() {
     shop.load_named(1, "The NOISY one").await;
     assert_eq!(shop.product_of(1).await, "p-6");
     assert_eq!(shop.verdict("the noisy one").await, "alias");
+}
+
+/// Two processes: one makes the trees and keeps them, the other takes them; both and the exact scan decide alike.
+#[tokio::test]
+async fn an_index_is_made_once_kept_on_the_lake_and_decides_as_the_exact_scan() {
+    let mut shop = Shop::new().await;
+    let catalogue = sluice::resolve::catalogue(300, 60);
+    let product =
+        |(place, name): (usize, &String)| json!({"product_id": format!("c-{place}"), "name": name, "updated_at": AT});
+    let rows: Vec<Value> = catalogue.reference.iter().enumerate().map(product).collect();
+    shop.warehouse.load_rows(80, "products", &rows).await;
+    let s3 = S3Client::new("lake", &crate::objects::endpoint(), RequestRate::default());
+    let bucket = format!("indexes-{}", uuid::Uuid::new_v4().simple());
+    s3.sdk().create_bucket().bucket(&bucket).send().await.expect("a new bucket");
+    let policy = IndexPolicy { exact_members_max: 100, snapshots: Some((s3.clone(), bucket.clone())) };
+    let names = catalogue.queries.iter().enumerate();
+    let rows: Vec<Value> = names.map(|(number, name)| named(number as u64, None, Some(name))).collect();
+    let batch = shop.batch(&rows);
+    let exact = Resolver::new(shop.warehouse.pool.clone(), IndexPolicy::default());
+    let wanted = keys(&exact, &batch).await;
+    assert!(wanted.values().filter(|key| key.starts_with("c-")).count() > 20, "{wanted:?}");
+    let mut etags = Vec::new();
+    for _process in 0..2 {
+        let resolver = Resolver::new(shop.warehouse.pool.clone(), policy.clone());
+        // without its index yet, or with it
+        assert_eq!(keys(&resolver, &batch).await, wanted);
+        crate::stack::wait_for("the trees", || resolver.has_trees("products")).await;
+        assert_eq!(keys(&resolver, &batch).await, wanted);
+        etags.push(s3.head(&bucket, "_resolve/products/current", Pin::default()).await.expect("kept").last_modified);
+    }
+    assert_eq!(etags[0], etags[1], "made once");
+}
+
+/// What the resolver proposes for each spelling.
+async fn keys(resolver: &Resolver, batch: &BatchToLoad) -> BTreeMap<String, String> {
+    let mut part = batch.parts[0].clone();
+    resolver.prepare(&mut part).await.expect("resolves");
+    part.proposals.into_iter().map(|proposal| (proposal.spelling, proposal.natural_key)).collect()
 }
