@@ -17,6 +17,8 @@
 //!            publish                      load
 //!   `_pending/` → `data/`,        dims, then facts, into the
 //!   outbox → `staged-batches`     star schema, idempotently
+//!                                   ▲
+//!                                resolve       names → members of dimensions
 //! ```
 //!
 //! # Map
@@ -51,6 +53,7 @@ pub mod catalog;
 pub mod source;
 pub mod decode;
 pub mod transform;
+pub mod resolve;
 pub mod stage;
 pub mod commit;
 pub mod publish;

@@ -156,6 +156,7 @@ impl Database {
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),
                 ("V0002__shadow", include_str!("../../migrations/warehouse/V0002__shadow.sql")),
                 ("V0003__masks", include_str!("../../migrations/warehouse/V0003__masks.sql")),
+                ("V0004__resolution", include_str!("../../migrations/warehouse/V0004__resolution.sql")),
             ],
         }
     }

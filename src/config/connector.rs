@@ -232,14 +232,29 @@ pub enum WarehouseTable {
     Dimension(String),
 }
 
-/// That a fact points at a member of `warehouse.dim_<dimension>` by its natural key.
+/// That a fact points at a member of `warehouse.dim_<dimension>` by its natural key, or by a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DimensionLink {
     /// `users` for `warehouse.dim_users`; surrogate key column `user_key`, natural key column `user_id`
     /// (the singular of the name, so: without its last `s`).
     pub dimension: String,
-    /// The connector's column that holds the natural key; null means the unknown member, key 0.
-    pub key: String,
+    /// The connector's column that holds the natural key; null means the unknown member, key 0, unless a name is
+    /// resolved. One of the two is given.
+    pub key: Option<String>,
+    pub resolve: Option<NameLink>,
+}
+
+/// That the member is found by a name where the natural key is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameLink {
+    /// The connector's column.
+    pub column: String,
+    /// The dimension's column.
+    pub against: String,
+    /// Columns of both: a value that one member has is that member.
+    pub identifiers: Vec<String>,
+    /// No name is decided automatically.
+    pub propose_only: bool,
 }
 
 /// Every connector of a project, and which of them wants an object or a record.

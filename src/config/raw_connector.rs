@@ -251,7 +251,7 @@ pub(super) struct RawWarehouse {
     pub(super) key: Vec<String>,
     /// A timestamp_ms column: of two rows with one key the greater is the newer. Left out: the object's time.
     pub(super) newer_by: Option<String>,
-    /// For facts: dimension → the column that holds its natural key.
+    /// For facts: dimension → how its member is found.
     #[serde(default)]
     pub(super) dimensions: BTreeMap<String, RawDimensionLink>,
 }
@@ -260,5 +260,15 @@ pub(super) struct RawWarehouse {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDimensionLink {
     /// The column that holds the natural key; null points at the unknown member.
-    pub(super) key: String,
+    pub(super) key: Option<String>,
+    /// A utf8 column with a name: where there is no natural key, the member that it means is decided once and kept.
+    pub(super) resolve: Option<String>,
+    /// The dimension's column that holds the names to compare with; left out, `name`.
+    pub(super) against: Option<String>,
+    /// Utf8 columns that the dimension has too, and of which one value belongs to one member (GTIN, SKU, hash of an
+    /// e-mail address): asked before the name, in this order.
+    #[serde(default)]
+    pub(super) identifiers: Vec<String>,
+    /// Names only propose a member, for somebody to accept. Left out: only of users, who may share a name.
+    pub(super) propose_only: Option<bool>,
 }

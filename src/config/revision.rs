@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField,
-    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
+    Check, CheckStage, CleanStep, Connector, CsvDialect, DimensionLink, Expectation, Field, Format, KeyEncoding, Mask,
+    NewField, OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -41,13 +41,21 @@ pub(super) fn of_connector(connector: &Connector) -> String {
                 WarehouseTable::Fact(table) => ("fact", table),
                 WarehouseTable::Dimension(table) => ("dimension", table),
             };
-            let links: Value = warehouse.dimensions.iter().map(|link| json!([link.dimension, link.key])).collect();
+            let links: Value = warehouse.dimensions.iter().map(dimension_link).collect();
             json!([kind, table, warehouse.key, warehouse.newer_by, links])
         })),
     ];
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
     digest(&Value::Array(parts))
+}
+
+/// A link without a name keeps the text that it had.
+fn dimension_link(link: &DimensionLink) -> Value {
+    match &link.resolve {
+        None => json!([link.dimension, link.key]),
+        Some(name) => json!([link.dimension, link.key, name.column, name.against, name.identifiers, name.propose_only]),
+    }
 }
 
 fn digest(value: &Value) -> String {

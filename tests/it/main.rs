@@ -25,6 +25,7 @@ mod positions;
 mod reader;
 mod recorded;
 mod replay;
+mod resolve;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
 mod validate;

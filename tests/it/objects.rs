@@ -53,7 +53,7 @@ impl MemoryClaims {
     }
 }
 
-fn endpoint() -> S3Endpoint {
+pub(crate) fn endpoint() -> S3Endpoint {
     let get = |name: &str| crate::stack::stack().get(&format!("SLUICE_S3__RAW__{name}")).to_owned();
     S3Endpoint {
         endpoint: Some(get("ENDPOINT")),
