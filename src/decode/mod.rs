@@ -107,6 +107,15 @@ impl DecodeLimits {
     }
 }
 
+/// Whether objects of the format are held in memory whole: they cannot be read in chunks.
+pub fn is_read_whole(format: &Format) -> bool {
+    match format {
+        Format::Json => false,
+        // a quote is told from a mistake by what stands far behind it
+        Format::Csv(_) => true,
+    }
+}
+
 /// Why a whole object cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectFault {

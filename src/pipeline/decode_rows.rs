@@ -9,13 +9,14 @@ use super::decode_task::{Fault, on_cpu_thread};
 use super::evolution::{CurrentSchema, EvolvedSchemas, widen_rows};
 use super::overrides::Overrides;
 use super::process::{Manner, ProcessError, ProcessedRows};
-use crate::config::Connector;
-use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder};
+use crate::config::{Connector, Limits};
+use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder, is_read_whole};
 use crate::telemetry::metrics;
 use crate::transform::{self, Transformed};
 use crate::types::{Decoded, ObjectVersion, Origin, OriginRows, RejectReason};
 
 pub(super) enum Input {
+    /// Corrected bytes: all of them are held, and their rows.
     Object(Bytes),
     Record(Bytes),
 }
@@ -168,31 +169,54 @@ pub(super) async fn decode_rows(
     let work = move || {
         let _others = others;
         crate::telemetry::fail_point!("object.decoding"; object.as_ref().map_or("", |object| &object.location.key));
-        let limits = &context.decode_limits;
+        let limits = context.limits_held_whole();
         let current = context.schemas.current(&connector.name);
-        let ReadRows { schema, mut transformed, row_count, unpacked_bytes } =
-            read_rows(&current, &context.schemas, limits, input)?;
-        metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        for (step, count) in transformed.changes.iter() {
-            metrics().clean_changed.with_label_values(&[&connector.name, step]).inc_by(count);
-        }
-        let grown = overrides.grown(&schema.connector, limits, &origin, &transformed.rejects);
-        let CurrentSchema { connector, plan } = context.schemas.grow(&schema, grown, &mut transformed)?;
-        overrides.correct_rows(&plan, &connector, limits, &origin, &mut transformed);
-        Ok(ProcessedRows {
-            connector,
-            rows: OriginRows { origin, batches: transformed.batches },
-            rejects: transformed.rejects,
-            row_count,
-            filtered: transformed.filtered,
-            failed: transformed.failed,
-            tallies: transformed.tallies,
-            held: transformed.held,
-            unpacked_bytes,
-            object,
-        })
+        let read = read_rows(&current, &context.schemas, &limits, input)?;
+        processed(&context, &overrides, &limits, origin, object, read)
     };
     on_cpu_thread(work).await.map_err(ProcessError::Task)
+}
+
+/// Counts and corrects what was read.
+pub(super) fn processed(
+    context: &TransformContext,
+    overrides: &Overrides,
+    limits: &DecodeLimits,
+    origin: Origin,
+    object: Option<ObjectVersion>,
+    read: ReadRows,
+) -> Result<ProcessedRows, Fault> {
+    let ReadRows { schema, mut transformed, row_count, unpacked_bytes } = read;
+    let name = &schema.connector.name;
+    metrics().object_unpacked_bytes.with_label_values(&[name]).inc_by(unpacked_bytes);
+    for (step, count) in transformed.changes.iter() {
+        metrics().clean_changed.with_label_values(&[name, step]).inc_by(count);
+    }
+    let grown = overrides.grown(&schema.connector, limits, &origin, &transformed.rejects);
+    let CurrentSchema { connector, plan } = context.schemas.grow(&schema, grown, &mut transformed)?;
+    overrides.correct_rows(&plan, &connector, limits, &origin, &mut transformed);
+    Ok(ProcessedRows {
+        connector,
+        rows: OriginRows { origin, batches: transformed.batches },
+        rejects: transformed.rejects,
+        row_count,
+        filtered: transformed.filtered,
+        failed: transformed.failed,
+        tallies: transformed.tallies,
+        held: transformed.held,
+        unpacked_bytes,
+        object,
+    })
+}
+
+/// What one object of a connector may be. Of a format that is read whole it must fit into memory.
+pub(super) fn decode_limits(limits: &Limits, connector: &Connector) -> DecodeLimits {
+    if is_read_whole(&connector.source.format) { held_whole(limits) } else { DecodeLimits::new(limits) }
+}
+
+/// What an object may be that is held in memory.
+pub(super) fn held_whole(limits: &Limits) -> DecodeLimits {
+    DecodeLimits { object_bytes_max: limits.object_bytes_max.min(limits.memory_bytes_max), ..DecodeLimits::new(limits) }
 }
 
 pub(super) fn count_read(connector: &Connector, bytes: u64) {

@@ -280,7 +280,7 @@ impl PartitionWorker {
                     Some(message) => {
                         expected = message.offset + 1;
                         tail.message_seen();
-                        let estimate = estimate(ownership, &message);
+                        let estimate = self.estimate(ownership, &message);
                         admitted = Some((message, estimate));
                     }
                 },
@@ -321,6 +321,12 @@ impl PartitionWorker {
     async fn admit(&self, admitted: Option<&(Message, u64)>, must_go_on: bool) -> MemoryShare {
         let bytes = admitted.map_or(0, |(_, bytes)| *bytes);
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
+    }
+
+    /// One that may kill the process is not looked at before it is tried.
+    fn estimate(&self, ownership: &Ownership, message: &Message) -> u64 {
+        let is_suspect = ownership.must_be_careful(message.offset);
+        if is_suspect { message.size_bytes() } else { memory_estimate(message, self.context.chunk_bytes) }
     }
 
     fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {
@@ -408,11 +414,6 @@ impl PartitionWorker {
                 .set((high - next).max(0));
         }
     }
-}
-
-/// One that may kill the process is not looked at before it is tried.
-fn estimate(ownership: &Ownership, message: &Message) -> u64 {
-    if ownership.must_be_careful(message.offset) { message.size_bytes() } else { memory_estimate(message) }
 }
 
 /// Waits until the signal is given, or its sender is gone.

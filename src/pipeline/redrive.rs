@@ -216,11 +216,11 @@ impl<'a> Redriver<'a> {
         })
         .await?;
         // waits for room while it holds nothing; then it takes what it needs, because it cannot end without
-        let estimate = messages.iter().map(memory_estimate).sum();
+        let estimate = messages.iter().map(|message| memory_estimate(message, self.context.chunk_bytes)).sum();
         drop(self.context.budget.reserve(estimate).await);
         let processed = stream::iter(messages)
             .map(|message| {
-                let memory = self.context.budget.take(memory_estimate(&message));
+                let memory = self.context.budget.take(memory_estimate(&message, self.context.chunk_bytes));
                 let topic_partition = ownership.key.topic_partition.clone();
                 let replaced = Some(Arc::clone(&replaced));
                 let context = Arc::clone(self.context);
