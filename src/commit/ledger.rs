@@ -103,6 +103,11 @@ impl Ledgers {
         self.rows_in.iter().map(|((connector, outcome), count)| (connector.as_str(), *outcome, *count))
     }
 
+    /// Connector, dataset, count.
+    pub fn rows_out_by_connector(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.rows_out.iter().map(|((connector, dataset), count)| (connector.as_str(), dataset.as_str(), *count))
+    }
+
     /// Dataset, count.
     pub fn datasets(&self) -> impl Iterator<Item = (&str, u64)> {
         self.rows_out.iter().map(|((_, dataset), count)| (dataset.as_str(), *count))

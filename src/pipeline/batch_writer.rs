@@ -7,10 +7,11 @@ use std::time::Instant;
 use super::build::{BuildError, Built, SealedBatch, build};
 use super::carry::{CarryError, carry};
 use super::checks::Histories;
+use super::chunk_log::ChunkOwner;
 use super::context::TransformContext;
 use super::parking::{Breakers, park, stop};
 use super::position::Ownership;
-use super::process::{ProcessError, ProcessedMessage, process_again};
+use super::process::{ProcessError, ProcessedMessage, Reader, process_again};
 use super::staged::put_files;
 use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
@@ -162,11 +163,13 @@ impl BatchWriter<'_> {
     }
 
     async fn read_again(&self, sealed: &mut SealedBatch, lost: &HashSet<(i64, i32)>) -> Result<(), WriteError> {
-        let (topic_partition, replaced) = (&sealed.topic_partition, sealed.replaced.as_deref());
+        let replaced = sealed.replaced.as_deref();
+        let chunks = Some(ChunkOwner::of(self.ownership)).filter(|_| replaced.is_none());
+        let reader = Reader { topic_partition: sealed.topic_partition.clone(), chunks };
         for processed in &mut sealed.messages {
             let offset = processed.message.offset;
             if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
-                process_again(self.context, topic_partition, processed, lost, &self.retries, replaced)
+                process_again(self.context, &reader, processed, lost, &self.retries, replaced)
                     .await
                     .map_err(WriteError::Again)?;
             }

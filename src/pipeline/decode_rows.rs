@@ -10,7 +10,7 @@ use super::evolution::{CurrentSchema, EvolvedSchemas, widen_rows};
 use super::overrides::Overrides;
 use super::process::{Manner, ProcessError, ProcessedRows};
 use crate::config::{Connector, Limits};
-use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder, is_read_whole};
+use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder, ResumePoint, is_read_whole};
 use crate::telemetry::metrics;
 use crate::transform::{self, Transformed};
 use crate::types::{Decoded, ObjectVersion, Origin, OriginRows, RejectReason};
@@ -72,6 +72,8 @@ pub(super) struct Chunks<'a> {
     chunk_bytes: u64,
     /// The block behind the last chunk.
     ahead: Option<ReadRows>,
+    /// Behind the last chunk.
+    point: Option<ResumePoint>,
 }
 
 impl<'a> Chunks<'a> {
@@ -82,13 +84,14 @@ impl<'a> Chunks<'a> {
         decoder: ObjectDecoder<'a>,
         chunk_bytes: u64,
     ) -> Self {
-        Self { schemas, schema, decoder, chunk_bytes, ahead: None }
+        Self { schemas, schema, decoder, chunk_bytes, ahead: None, point: None }
     }
 
     /// The next chunk, and whether it is the last one. An object without rows is one chunk without rows.
     pub(super) fn next(&mut self) -> Result<(ReadRows, bool), ChunkError> {
         let mut chunk = self.ahead.take().unwrap_or_else(|| ReadRows::none(&self.schema));
         loop {
+            self.point = self.decoder.resume_point();
             match self.block()? {
                 None => return Ok((chunk, true)),
                 Some(block) if chunk.unpacked_bytes >= self.chunk_bytes => {
@@ -98,6 +101,11 @@ impl<'a> Chunks<'a> {
                 Some(block) => chunk.append(block).map_err(ChunkError::Fault)?,
             }
         }
+    }
+
+    /// Where the next chunk begins; `None` where it cannot be read by itself.
+    pub(super) fn resume_point(&self) -> Option<ResumePoint> {
+        self.point
     }
 
     fn block(&mut self) -> Result<Option<ReadRows>, ChunkError> {
@@ -168,13 +176,19 @@ pub(super) async fn decode_rows(
     let others = if manner == Manner::Together { Some(Arc::clone(&context.alone).read_owned().await) } else { None };
     let work = move || {
         let _others = others;
-        crate::telemetry::fail_point!("object.decoding"; object.as_ref().map_or("", |object| &object.location.key));
+        begin_decoding(object.as_ref());
         let limits = context.limits_held_whole();
         let current = context.schemas.current(&connector.name);
         let read = read_rows(&current, &context.schemas, &limits, input)?;
         processed(&context, &overrides, &limits, origin, object, read)
     };
     on_cpu_thread(work).await.map_err(ProcessError::Task)
+}
+
+/// `None`: a direct record.
+#[cfg_attr(not(feature = "faults"), expect(unused_variables, reason = "only fault injection asks what it is"))]
+pub(super) fn begin_decoding(object: Option<&ObjectVersion>) {
+    crate::telemetry::fail_point!("object.decoding"; object.map_or("", |object| object.location.key.as_str()));
 }
 
 /// Counts and corrects what was read.

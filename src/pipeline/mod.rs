@@ -18,6 +18,7 @@ mod careful;
 mod carry;
 mod claims;
 mod checks;
+mod chunk_log;
 mod context;
 mod decode_rows;
 mod decode_task;
@@ -47,6 +48,7 @@ mod run;
 mod settled;
 mod staged;
 mod start;
+mod stored_books;
 
 pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};

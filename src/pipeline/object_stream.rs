@@ -1,7 +1,7 @@
 //! The stored bytes of a large object as a blocking reader, while few of them are held.
 
 use std::io::{self, Read};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
@@ -12,8 +12,6 @@ use crate::source::object_reader::{RangeError, RangedObject};
 
 /// Of one GET; three of them are held at most.
 const RANGE_BYTES: u64 = 8 << 20;
-/// What is kept of its beginning.
-pub(super) const HEAD_BYTES: usize = 1 << 20;
 
 /// Reads on a thread for CPU work what a task fetches.
 pub(super) struct ObjectStream {
@@ -23,55 +21,36 @@ pub(super) struct ObjectStream {
     left: u64,
 }
 
-/// The task that fetches, and what it has seen. It ends when nobody reads any more.
-pub(super) struct Fetching {
-    task: JoinHandle<Result<(), RangeError>>,
-    head: Arc<OnceLock<Bytes>>,
-}
+/// The task that fetches. It ends when nobody reads any more.
+pub(super) type Fetching = JoinHandle<Result<(), RangeError>>;
 
-/// Begins to read an object from its first byte.
-pub(super) fn stream(object: &Arc<RangedObject>, retries: &RetryPolicy) -> (ObjectStream, Fetching) {
+/// Begins to read an object from its stored byte `start`.
+pub(super) fn stream(object: &Arc<RangedObject>, start: u64, retries: &RetryPolicy) -> (ObjectStream, Fetching) {
     let (sender, incoming) = mpsc::channel(1);
-    let left = object.version().size_bytes;
-    let head = Arc::new(OnceLock::new());
-    let task = tokio::spawn(fetch(Arc::clone(object), retries.clone(), sender, Arc::clone(&head)));
-    (ObjectStream { incoming, current: Bytes::new(), left }, Fetching { task, head })
+    let left = object.version().size_bytes.saturating_sub(start);
+    let task = tokio::spawn(fetch(Arc::clone(object), start, retries.clone(), sender));
+    (ObjectStream { incoming, current: Bytes::new(), left }, task)
 }
 
 async fn fetch(
     object: Arc<RangedObject>,
+    mut start: u64,
     retries: RetryPolicy,
     parts: mpsc::Sender<Bytes>,
-    head: Arc<OnceLock<Bytes>>,
 ) -> Result<(), RangeError> {
     let size = object.version().size_bytes;
-    let mut start = 0;
     while start < size {
         let end = size.min(start + RANGE_BYTES);
         let part = tokio::select! {
             part = retry(&retries, "s3", RangeError::kind, || object.read(start..end)) => part?,
             () = parts.closed() => return Ok(()),
         };
-        // copied: a slice would hold the part in memory
-        head.get_or_init(|| Bytes::copy_from_slice(&part[..part.len().min(HEAD_BYTES)]));
         if parts.send(part).await.is_err() {
             return Ok(());
         }
         start = end;
     }
     Ok(())
-}
-
-impl Fetching {
-    /// What was read first.
-    pub(super) fn head(&self) -> Bytes {
-        self.head.get().cloned().unwrap_or_default()
-    }
-
-    /// Why it ended.
-    pub(super) async fn ended(self) -> Result<Result<(), RangeError>, tokio::task::JoinError> {
-        self.task.await
-    }
 }
 
 impl Read for ObjectStream {

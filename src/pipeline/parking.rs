@@ -236,7 +236,9 @@ fn set_aside(is_parked: impl Fn(&str) -> bool, sealed: &mut SealedBatch) {
             object.carried = standing.is_some();
             object.claim = standing;
             object.rows = None;
-            object.staged = None;
+            if let Some(staged) = object.staged.take() {
+                staged.files.discard_later();
+            }
             object.dead_letter = None;
             object.reservation = None;
         }

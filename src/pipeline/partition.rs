@@ -23,10 +23,11 @@ use super::budget::MemoryShare;
 use super::build::SealedBatch;
 use super::careful::{self, Trial};
 use super::carry::Carried;
+use super::chunk_log::{ChunkLog, ChunkOwner};
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{Manner, ProcessError, ProcessedMessage, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, memory_estimate, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
@@ -159,6 +160,8 @@ impl PartitionWorker {
             }
         };
         let plan = Arc::new(ReplayPlan::new(covered, log_first));
+        // what the owners before have left of objects that are committed or passed over
+        ChunkLog::new(&self.context, ChunkOwner::of(&ownership), None).forget_now_or_later().await;
         let ended = self.own(&ownership, offset, plan, must_acknowledge).await;
         careful::end_ownership(&self.context, &ownership, offset).await;
         ended
@@ -342,11 +345,12 @@ impl PartitionWorker {
     ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
         let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
         let topic_partition = self.topic_partition().clone();
+        let reader = Reader { topic_partition, chunks: Some(ChunkOwner::of(ownership)) };
         let careful = ownership.must_be_careful(message.offset).then(|| (ownership.clone(), self.stop.clone()));
         tokio::spawn(async move {
             let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
             let Some((ownership, stop)) = careful else {
-                return process(context, topic_partition, message, memory, retries, replaced, Manner::Together).await;
+                return process(context, reader, message, memory, retries, replaced, Manner::Together).await;
             };
             Trial { context, ownership, retries, stop, replaced }.run(message).await
         })

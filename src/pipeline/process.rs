@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::build::BuildError;
 use super::careful::KILLED;
+use super::chunk_log::ChunkOwner;
 use super::context::TransformContext;
 use super::decode_rows::{DecodeJob, Input, count_read, decode_rows};
 use super::overrides::Overrides;
@@ -197,6 +198,21 @@ impl ProcessError {
     }
 }
 
+/// Who reads a message.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub topic_partition: TopicPartition,
+    /// Where it may record what it has put of large objects.
+    pub chunks: Option<ChunkOwner>,
+}
+
+impl Reader {
+    /// Of a message with so many objects.
+    fn log(&self, object_count: usize, replaced: Option<&Replaced>) -> Option<ChunkOwner> {
+        self.chunks.filter(|_| object_count == 1 && replaced.is_none())
+    }
+}
+
 /// How a message is processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
@@ -211,7 +227,7 @@ pub enum Manner {
 /// Processes one message to its end.
 pub async fn process(
     context: Arc<TransformContext>,
-    topic_partition: TopicPartition,
+    reader: Reader,
     message: Message,
     mut memory: MemoryShare,
     retries: RetryPolicy,
@@ -219,7 +235,7 @@ pub async fn process(
     manner: Manner,
 ) -> Result<ProcessedMessage, ProcessError> {
     let overrides = Overrides::of(replaced.as_deref());
-    if let Some(connector) = context.connectors.for_records(&topic_partition.topic).cloned() {
+    if let Some(connector) = context.connectors.for_records(&reader.topic_partition.topic).cloned() {
         return process_record(&context, connector, message, memory, overrides, manner).await;
     }
     let Some(announced) = overrides.announcement(&message) else {
@@ -240,12 +256,13 @@ pub async fn process(
     let staged_as = replaced.as_ref().map_or_else(MicroBatchId::generate, |replaced| replaced.staged_as);
     let reading = Reading {
         context: &context,
-        topic_partition: &topic_partition,
+        topic_partition: &reader.topic_partition,
         message: &message,
         retries: &retries,
         replaced: replaced.as_deref(),
         manner,
         staged_as,
+        log: reader.log(events.len(), replaced.as_deref()),
     };
     for event in events {
         objects.push(reading.process_event(event, &mut memory).await?);
@@ -290,7 +307,7 @@ async fn process_record(
 /// announcement names no version, the next version that nobody has claimed.
 pub async fn process_again(
     context: &Arc<TransformContext>,
-    topic_partition: &TopicPartition,
+    reader: &Reader,
     processed: &mut ProcessedMessage,
     lost: &HashSet<(i64, i32)>,
     retries: &RetryPolicy,
@@ -301,11 +318,12 @@ pub async fn process_again(
         object.dead_letter.as_ref().is_some_and(|letter| letter.reason == RejectReason::KilledTheProcess)
     };
     let manner = if processed.objects.iter().any(kills) { Manner::SetAside } else { Manner::Together };
-    let staged_as = processed.staged_as;
-    let reading = Reading { context, topic_partition, message: &message, retries, replaced, manner, staged_as };
     let Some(Ok(Announcement::Objects(events))) = Overrides::of(replaced).announcement(&message) else {
         return Ok(());
     };
+    let (staged_as, log) = (processed.staged_as, reader.log(events.len(), replaced));
+    let topic_partition = &reader.topic_partition;
+    let reading = Reading { context, topic_partition, message: &message, retries, replaced, manner, staged_as, log };
     for event in events {
         if !lost.contains(&(message.offset, event.record)) {
             continue;
@@ -313,7 +331,9 @@ pub async fn process_again(
         if let Some(object) = processed.objects.iter_mut().find(|object| object.record == event.record) {
             // before the reader looks: it would pass over a version that is still reserved
             object.reservation = None;
-            object.staged = None;
+            if let Some(staged) = object.staged.take() {
+                staged.files.discard(retries).await?;
+            }
             *object = reading.process_event(event, &mut processed.memory).await?;
         }
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::budget::MemoryShare;
 use super::careful::KILLED;
+use super::chunk_log::{ChunkLog, ChunkOwner};
 use super::context::TransformContext;
 use super::decode_rows::count_read;
 use super::decode_task::Fault;
@@ -24,7 +25,7 @@ use crate::client::retry::{RetryPolicy, retry};
 use crate::config::{Connector, KeyEncoding, SourceKind};
 use crate::decode::is_read_whole;
 use crate::source::notification::{EventKind, ObjectEvent};
-use crate::source::object_reader::{Opened, RangedObject, ReadError, ReadOutcome, Reservation};
+use crate::source::object_reader::{Opened, RangeError, RangedObject, ReadError, ReadOutcome, Reservation};
 use crate::types::{
     DeadLetter, MicroBatchId, ObjectClaim, ObjectOutcome, ObjectVersion, Origin, Overwrite, RejectReason,
     TopicPartition,
@@ -41,7 +42,12 @@ pub(super) struct Reading<'a> {
     pub(super) manner: Manner,
     /// The micro-batch that rows are staged for before it is built.
     pub(super) staged_as: MicroBatchId,
+    /// Who may record chunks of the message's only object.
+    pub(super) log: Option<ChunkOwner>,
 }
+
+/// What is kept of a large object that cannot be read.
+const HEAD_BYTES: u64 = 1 << 20;
 
 impl Reading<'_> {
     pub(super) async fn process_event(
@@ -76,7 +82,7 @@ impl Reading<'_> {
                     Some(object) => break object,
                     None => continue,
                 },
-                Found::Read(outcome) => outcome,
+                Found::Read(outcome) => *outcome,
             };
             break match outcome {
                 ReadOutcome::Duplicate => without_rows(Some(Arc::clone(&connector)), ObjectOutcome::Duplicate),
@@ -141,7 +147,7 @@ impl Reading<'_> {
                 Opened::Missing => ReadOutcome::Missing,
                 Opened::Refused(answer) => ReadOutcome::Refused(answer),
             };
-            Ok(Found::Read(outcome))
+            Ok(Found::Read(Box::new(outcome)))
         })
         .await
     }
@@ -195,7 +201,7 @@ impl Reading<'_> {
 
 /// What is known of an announced object.
 enum Found {
-    Read(ReadOutcome),
+    Read(Box<ReadOutcome>),
     /// It is more than a chunk as stored.
     Ranges(Box<RangedObject>),
 }
@@ -278,9 +284,9 @@ impl Wanted<'_> {
         let rows = self.rows(&version, StoredObject::Memory(bytes.clone())).await?;
         Ok(Some(match rows {
             ObjectRows::Changed => return Ok(None),
-            ObjectRows::Fault(fault, _) => self.quarantined(version, bytes, reservation, fault),
-            ObjectRows::Whole(rows) => self.emitted(&version, reservation, Some(rows), None),
-            ObjectRows::Staged(staged) => self.emitted(&version, reservation, None, Some(staged)),
+            ObjectRows::Fault(fault) => self.quarantined(version, bytes, reservation, fault),
+            ObjectRows::Whole(rows) => self.emitted(&version, reservation, Some(*rows), None),
+            ObjectRows::Staged(staged) => self.emitted(&version, reservation, None, Some(*staged)),
         }))
     }
 
@@ -292,19 +298,25 @@ impl Wanted<'_> {
         let reservation = object.reservation();
         Ok(Some(match rows {
             ObjectRows::Changed => return Ok(None),
-            ObjectRows::Fault(fault, head) => {
-                let head = head.unwrap_or_default();
+            ObjectRows::Fault(fault) => {
+                let head = 0..version.size_bytes.min(HEAD_BYTES);
+                let head = retry(self.reading.retries, "s3", RangeError::kind, || object.read(head.clone())).await;
+                let head = match head {
+                    Err(RangeError::Changed) => return Ok(None),
+                    Err(RangeError::Read(error)) => return Err(error.into()),
+                    Ok(head) => head,
+                };
                 let kept = format!(" (the first {} of {} stored bytes are kept)", head.len(), version.size_bytes);
                 let fault = Fault { detail: fault.detail + &kept, ..fault };
                 self.quarantined(version, head, reservation, fault)
             }
-            ObjectRows::Whole(rows) => self.emitted(&version, reservation, Some(rows), None),
-            ObjectRows::Staged(staged) => self.emitted(&version, reservation, None, Some(staged)),
+            ObjectRows::Whole(rows) => self.emitted(&version, reservation, Some(*rows), None),
+            ObjectRows::Staged(staged) => self.emitted(&version, reservation, None, Some(*staged)),
         }))
     }
 
     async fn rows(&self, version: &ObjectVersion, stored: StoredObject) -> Result<ObjectRows, ProcessError> {
-        let Reading { topic_partition, message, retries, replaced, manner, staged_as, .. } = self.reading;
+        let Reading { topic_partition, message, retries, replaced, manner, staged_as, log, .. } = self.reading;
         let job = ObjectJob {
             connector: Arc::clone(self.connector),
             topic_partition: (*topic_partition).clone(),
@@ -320,6 +332,7 @@ impl Wanted<'_> {
             manner: *manner,
             staged_as: *staged_as,
             replaced: replaced.map(|replaced| replaced.id),
+            log: log.map(|owner| ChunkLog::new(self.context, owner, Some(message.offset))),
         };
         read_object(self.context, job, stored, retries).await
     }
