@@ -12,6 +12,7 @@
 //! Futures may be dropped at any time; a dropped write may have happened.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -193,6 +194,42 @@ impl S3Client {
             output.checksum_sha256(),
         )
         .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
+        Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
+    }
+
+    /// A part of an object, as [`S3Client::open`] begins; its head's `size_bytes` are those of the part. Checked by its
+    /// length alone: a checksum is that of the whole object.
+    pub async fn open_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        pin: Pin<'_>,
+        range: Range<u64>,
+    ) -> Result<OpenObject, S3Error> {
+        self.rate.until_ready().await;
+        let unchecked =
+            aws_sdk_s3::config::Builder::new().response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        let output = self
+            .sdk
+            .get_object()
+            .bucket(bucket)
+            .key(key)
+            .set_version_id(pin.version_id.map(ToOwned::to_owned))
+            .set_if_match(pin.etag.map(quoted))
+            .range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
+            .customize()
+            .config_override(unchecked)
+            .send()
+            .await
+            .map_err(|error| {
+                get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
+            })?;
+        let head = head_of(output.version_id(), output.e_tag(), output.last_modified(), output.content_length(), None)
+            .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
+        if head.size_bytes != range.end - range.start {
+            let what = format!("asked for {} bytes, {} are announced", range.end - range.start, head.size_bytes);
+            return Err(get_error(bucket, key, self.place.corrupt(&what, None)));
+        }
         Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
     }
 

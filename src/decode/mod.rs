@@ -9,7 +9,7 @@
 //! ```
 //! [`ObjectDecoder`] gives an object block by block, each a few MiB of whole records, so that its size does not matter
 //! for memory; where the blocks are cut is a constant of the code and shows in no row, reject or number.
-//! [`decode_object`] joins them.
+//! [`decode_object`] joins them. Between two blocks another process can go on ([`ResumePoint`]).
 //!
 //! Rows are the lines that hold more than blanks, tabs and carriage returns, numbered from 0; a byte order
 //! mark at the very start is skipped. Every row is either in exactly one batch or in exactly one reject:
@@ -76,8 +76,9 @@ use bytes::Bytes;
 use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, RejectReason, RowReject};
 
-pub use object::ObjectDecoder;
+pub use object::{ObjectDecoder, ResumePoint};
 pub use profile::{FieldProfile, Profile};
+pub use unpack::{Compression, StoredPoint};
 
 use json::RowDecoder;
 use object::BlockDecoder;
@@ -104,6 +105,15 @@ impl DecodeLimits {
             json_depth_max: limits.json_depth_max,
             object_bytes_max: limits.object_bytes_max,
         }
+    }
+}
+
+/// Whether objects of the format are held in memory whole: they cannot be read in chunks.
+pub fn is_read_whole(format: &Format) -> bool {
+    match format {
+        Format::Json => false,
+        // a quote is told from a mistake by what stands far behind it
+        Format::Csv(_) => true,
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::blocks::{Blocks, Piece};
 use super::csv::CsvRows;
 use super::framing::Framing;
 use super::json::{RowDecoder, RowFault};
+use super::unpack::StoredPoint;
 use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, ObjectFault, RECORD_BYTES_MAX};
 use crate::config::{Connector, FieldType, Format, SeenTypes, see};
 use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes, with_header};
@@ -22,6 +24,17 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Of one object. One growth takes every type of a block: more are needed where a grown column shows another misfit, and
 /// where later blocks show more. Rows that need yet another are dead letters.
 const GROWTHS_MAX: usize = 1024;
+
+/// A place between two blocks of an object, from where on it can be decoded by another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumePoint {
+    /// Where the stored bytes must be read from.
+    pub stored: StoredPoint,
+    /// In the unpacked object: behind the last block, at or behind [`StoredPoint::unpacked_offset`].
+    pub unpacked_offset: u64,
+    /// Number of the next row.
+    pub next_row: i64,
+}
 
 /// Decodes an object a block at a time, in bounded memory however large it is: about 8 MiB of unpacked bytes, and their
 /// rows. All blocks together are the same rows, whatever the bytes come from.
@@ -50,6 +63,28 @@ impl<'a> ObjectDecoder<'a> {
     ) -> Result<Self, DecodeError> {
         let framing = Framing::of(&connector.source.format, limits);
         Ok(Self::new(connector, Blocks::of_stream(Box::new(stored), framing, limits)?, limits))
+    }
+
+    /// Goes on at a place where another decoder was, by the connector that it had there. `stored` begins at
+    /// [`StoredPoint::stored_offset`]; what was decoded before is only unpacked again.
+    pub fn resume(
+        connector: &Arc<Connector>,
+        stored: impl Read + Send + 'a,
+        limits: &DecodeLimits,
+        point: &ResumePoint,
+    ) -> Result<Self, DecodeError> {
+        let framing = Framing::of(&connector.source.format, limits);
+        let blocks = Blocks::resume(Box::new(stored), framing, limits, point.stored, point.unpacked_offset)?;
+        let mut decoder = Self::new(connector, blocks, limits);
+        decoder.rows.next_row = point.next_row;
+        Ok(decoder)
+    }
+
+    /// Behind the last block; `None` where what lies behind means nothing without what lies before.
+    pub fn resume_point(&mut self) -> Option<ResumePoint> {
+        let (unpacked_offset, next_row) = (self.blocks.at(), self.rows.next_row);
+        let stored = self.blocks.point();
+        matches!(self.framing, Framing::Lines).then_some(ResumePoint { stored, unpacked_offset, next_row })
     }
 
     fn new(connector: &Arc<Connector>, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {

@@ -6,6 +6,7 @@ use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
 use super::claims::CatalogClaims;
+use super::decode_rows::{decode_limits, held_whole};
 use super::evolution::EvolvedSchemas;
 use super::parking::Parked;
 use crate::catalog::{self, CatalogError};
@@ -13,7 +14,7 @@ use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
 use crate::commit::BatchLimits;
-use crate::config::{Connector, Connectors, KeyEncoding, Settings};
+use crate::config::{Connector, Connectors, KeyEncoding, Limits, Settings};
 use crate::decode::DecodeLimits;
 use crate::source::notification::ObjectEvent;
 use crate::source::object_reader::ObjectReader;
@@ -33,7 +34,11 @@ pub struct TransformContext {
     pub catalog: Pool,
     pub budget: MemoryBudget,
     pub batch_limits: BatchLimits,
+    /// Of records and rows; of objects: [`TransformContext::limits_of`].
     pub decode_limits: DecodeLimits,
+    limits: Limits,
+    /// `limits.chunk_bytes`
+    pub chunk_bytes: u64,
     /// Connectors that are stopped.
     pub parked: Parked,
     /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
@@ -74,6 +79,8 @@ impl TransformContext {
             budget: MemoryBudget::new(limits.memory_bytes_max),
             batch_limits: BatchLimits::new(limits),
             decode_limits: DecodeLimits::new(limits),
+            limits: limits.clone(),
+            chunk_bytes: limits.chunk_bytes,
             parked: Parked::default(),
             alone: Arc::default(),
             attempts_max: limits.attempts_max,
@@ -83,6 +90,16 @@ impl TransformContext {
             outbox_topic: settings.kafka.staged_batches_topic.clone(),
             process: process_name(),
         })
+    }
+
+    /// Limits of an object that is held in memory with its rows.
+    pub(super) fn limits_held_whole(&self) -> DecodeLimits {
+        held_whole(&self.limits)
+    }
+
+    /// Limits of a connector's objects.
+    pub(super) fn limits_of(&self, connector: &Connector) -> DecodeLimits {
+        decode_limits(&self.limits, connector)
     }
 
     /// Reads what the catalog knows of schemas that data made of connectors. To be called before rows are read.

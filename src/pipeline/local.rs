@@ -23,7 +23,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::checks::{Checked, Checks, Histories};
-use super::decode_rows::{ChunkError, Chunks, ReadRows};
+use super::decode_rows::{ChunkError, Chunks, ReadRows, decode_limits};
 use super::decode_task::{Fault, catching};
 use super::evolution::{EvolutionError, EvolvedRows, EvolvedSchemas};
 use crate::commit::{BatchLimits, Fill};
@@ -204,7 +204,7 @@ impl<'a> Worker<'a> {
             job,
             schemas,
             batch_limits: BatchLimits::new(&job.limits),
-            decode_limits: DecodeLimits::new(&job.limits),
+            decode_limits: decode_limits(&job.limits, &job.connector),
             topic_partition: TopicPartition::new("local", 0),
             fill: Fill::default(),
             rows: EvolvedRows::default(),
@@ -354,8 +354,8 @@ impl<'a> Worker<'a> {
         let mut checks = std::mem::take(&mut self.checks);
         if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
             let plan = self.schemas.plan(&connector)?;
-            let Checked { rows, duplicates, filtered, dead_letters } =
-                checks.check(&plan, rows, &Histories::default())?;
+            let Checked { rows, duplicates, filtered, dead_letters } = checks.check(&plan, rows)?;
+            checks.conclude(|_| Arc::clone(&connector), &Histories::default());
             if let Some((connector, reason)) = checks.stops().into_iter().next() {
                 return Err(LocalError::BatchStopped { connector, reason });
             }

@@ -5,6 +5,10 @@
 //! flight is bounded by one budget ([`budget`]); CPU work runs on blocking threads. SIGTERM drains:
 //! open micro-batches are committed, the group is left, and what does not end by the deadline is dropped,
 //! which loses nothing.
+//!
+//! # Large objects
+//! An object that unpacks to more than `limits.chunk_bytes` is one offset all the same: it is read in parts, its files are
+//! put chunk by chunk, and a micro-batch of its own commits them together ([`read_chunks`]).
 
 mod absent;
 mod batch_writer;
@@ -14,6 +18,7 @@ mod careful;
 mod carry;
 mod claims;
 mod checks;
+mod chunk_log;
 mod context;
 mod decode_rows;
 mod decode_task;
@@ -31,6 +36,8 @@ mod partition;
 mod position;
 mod preview;
 mod process;
+mod object_stream;
+mod read_chunks;
 mod read_object;
 mod redrive;
 mod reload;
@@ -38,9 +45,12 @@ mod replay;
 mod resolver;
 mod resolver_index;
 mod rewrite;
+mod row_books;
 mod run;
 mod settled;
+mod staged;
 mod start;
+mod stored_books;
 
 pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};

@@ -189,6 +189,11 @@ fn tally(messages: &[ProcessedMessage]) -> BTreeMap<String, Tally> {
             tally.rows += rows.row_count;
             tally.dead_letters += rows.rejects.len() as u64;
         }
+        for staged in processed.staged() {
+            let tally = tallies.entry(staged.connector.name.clone()).or_default();
+            tally.rows += staged.books.totals.rows_in;
+            tally.dead_letters += staged.books.totals.dead_letters;
+        }
         let quarantined = processed.objects.iter().filter(|object| object.outcome == ObjectOutcome::Quarantined);
         for connector in quarantined.filter_map(|object| object.connector.as_ref()) {
             let tally = tallies.entry(connector.name.clone()).or_default();
@@ -231,6 +236,9 @@ fn set_aside(is_parked: impl Fn(&str) -> bool, sealed: &mut SealedBatch) {
             object.carried = standing.is_some();
             object.claim = standing;
             object.rows = None;
+            if let Some(staged) = object.staged.take() {
+                staged.files.discard_later();
+            }
             object.dead_letter = None;
             object.reservation = None;
         }

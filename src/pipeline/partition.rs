@@ -23,10 +23,11 @@ use super::budget::MemoryShare;
 use super::build::SealedBatch;
 use super::careful::{self, Trial};
 use super::carry::Carried;
+use super::chunk_log::{ChunkLog, ChunkOwner};
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{Manner, ProcessError, ProcessedMessage, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, memory_estimate, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
@@ -159,6 +160,8 @@ impl PartitionWorker {
             }
         };
         let plan = Arc::new(ReplayPlan::new(covered, log_first));
+        // what the owners before have left of objects that are committed or passed over
+        ChunkLog::new(&self.context, ChunkOwner::of(&ownership), None).forget_now_or_later().await;
         let ended = self.own(&ownership, offset, plan, must_acknowledge).await;
         careful::end_ownership(&self.context, &ownership, offset).await;
         ended
@@ -280,7 +283,7 @@ impl PartitionWorker {
                     Some(message) => {
                         expected = message.offset + 1;
                         tail.message_seen();
-                        let estimate = estimate(ownership, &message);
+                        let estimate = self.estimate(ownership, &message);
                         admitted = Some((message, estimate));
                     }
                 },
@@ -323,6 +326,12 @@ impl PartitionWorker {
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
+    /// One that may kill the process is not looked at before it is tried.
+    fn estimate(&self, ownership: &Ownership, message: &Message) -> u64 {
+        let is_suspect = ownership.must_be_careful(message.offset);
+        if is_suspect { message.size_bytes() } else { memory_estimate(message, self.context.chunk_bytes) }
+    }
+
     fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {
         if ownership.must_be_careful(expected) { 1 } else { self.context.messages_in_flight_max }
     }
@@ -336,11 +345,12 @@ impl PartitionWorker {
     ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
         let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
         let topic_partition = self.topic_partition().clone();
+        let reader = Reader { topic_partition, chunks: Some(ChunkOwner::of(ownership)) };
         let careful = ownership.must_be_careful(message.offset).then(|| (ownership.clone(), self.stop.clone()));
         tokio::spawn(async move {
             let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
             let Some((ownership, stop)) = careful else {
-                return process(context, topic_partition, message, memory, retries, replaced, Manner::Together).await;
+                return process(context, reader, message, memory, retries, replaced, Manner::Together).await;
             };
             Trial { context, ownership, retries, stop, replaced }.run(message).await
         })
@@ -408,11 +418,6 @@ impl PartitionWorker {
                 .set((high - next).max(0));
         }
     }
-}
-
-/// One that may kill the process is not looked at before it is tried.
-fn estimate(ownership: &Ownership, message: &Message) -> u64 {
-    if ownership.must_be_careful(message.offset) { message.size_bytes() } else { memory_estimate(message) }
 }
 
 /// Waits until the signal is given, or its sender is gone.

@@ -18,7 +18,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 
 /// Of one expectation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// Rows that it was asked of.
     pub checked: u64,
@@ -29,7 +29,7 @@ pub struct Tally {
 }
 
 /// One for each expectation of a connector, in its order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tallies(Vec<Tally>);
 
 impl Tallies {

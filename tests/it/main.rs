@@ -10,6 +10,7 @@ mod guards;
 mod dead_letters;
 mod expectations;
 mod hostile;
+mod large;
 mod layers;
 mod loading;
 mod local;

@@ -106,6 +106,45 @@ proptest! {
     }
 
     #[test]
+    fn a_resumed_object_goes_on_with_the_next_row(
+        lines in prop::collection::vec((line(), any::<bool>()), 1..20),
+        has_mark in any::<bool>(),
+        block_bytes in 1_usize..60,
+        cut in 0_usize..200,
+        stop in 0_usize..8,
+    ) {
+        let connector = connector(vec![field("v", FieldType::Utf8, true)], NewField::Ignore);
+        let limits = DecodeLimits { record_bytes_max: 30, ..LIMITS };
+        let mut object = if has_mark { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
+        for (line, is_dos) in &lines {
+            object.extend_from_slice(line);
+            object.extend_from_slice(if *is_dos { b"\r\n" } else { b"\n" });
+        }
+        let whole = facts(&decode_object(&connector, Bytes::from(object.clone()), &limits).unwrap());
+        for stored in packed(&object, cut) {
+            let stream = Cursor::new(stored.clone());
+            let mut first = ObjectDecoder::of_stream(&connector, stream, &limits).unwrap().with_block_bytes(block_bytes);
+            let mut decoded = Decoded::default();
+            for _ in 0..stop {
+                if let Some(block) = first.next_block().unwrap() {
+                    decoded.append(block);
+                }
+            }
+            let point = first.resume_point().expect("lines stand for themselves");
+            prop_assert!(point.stored.unpacked_offset <= point.unpacked_offset);
+            if point.stored.compression == Compression::None {
+                prop_assert_eq!(point.stored.stored_offset, point.unpacked_offset);
+            } else if point.unpacked_offset > cut as u64 && cut > 0 && cut <= object.len() {
+                prop_assert!(point.stored.stored_offset > 0, "the second member has begun");
+            }
+            let rest = Cursor::new(stored[point.stored.stored_offset as usize..].to_vec());
+            let second = ObjectDecoder::resume(&connector, rest, &limits, &point).unwrap();
+            decoded.append(joined(second.with_block_bytes(block_bytes)).unwrap());
+            prop_assert_eq!(&facts(&decoded), &whole);
+        }
+    }
+
+    #[test]
     fn a_stream_is_cut_where_the_same_bytes_in_memory_are(
         lens in prop::collection::vec(0_usize..60, 0..30),
         block_bytes in 1_usize..90,
