@@ -149,6 +149,8 @@ impl Database {
                 ("V0003__masks", include_str!("../../migrations/catalog/V0003__masks.sql")),
                 ("V0004__redrive", include_str!("../../migrations/catalog/V0004__redrive.sql")),
                 ("V0005__attempts", include_str!("../../migrations/catalog/V0005__attempts.sql")),
+                ("V0006__expectations", include_str!("../../migrations/catalog/V0006__expectations.sql")),
+                ("V0007__schema_versions", include_str!("../../migrations/catalog/V0007__schema_versions.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),

@@ -2,15 +2,16 @@
 //! the caller decides what stands in one transaction.
 //!
 //! # Ordering
-//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), parked connectors,
-//! micro-batches whose masks change by id, overrides by id, requests for re-drives. Statements state
-//! their locks at the top of their `.sql` file.
+//! Lock order: `source_partition`, slots of object keys, claims sorted by (bucket, key, version), new schemas by
+//! connector, parked connectors, micro-batches whose masks change by id, overrides by id, requests for re-drives.
+//! Statements state their locks at the top of their `.sql` file.
 //! # Retries
 //! Errors of the connection are [`crate::error::ErrorKind::Transient`]. Every write is either guarded by the
 //! fence or idempotent.
 
 mod attempts;
 mod claims;
+mod expectations;
 mod files;
 mod letters;
 mod loads;
@@ -23,10 +24,14 @@ mod position;
 mod redrive;
 mod replay;
 mod replay_scope;
+mod schemas;
 mod status;
 
 pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
-pub use claims::claimed;
+pub use claims::{ClaimQuestion, claimed};
+pub use expectations::{
+    ExpectationFailures, ExpectationRecord, expectation_failures, expectation_history, insert_expectation_results,
+};
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
 pub use letters::{
     LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
@@ -60,6 +65,7 @@ pub use replay_scope::{
     ClaimedObject, CommitSpeed, LoadedBatch, ReloadFilter, ReplayScope, commit_speed, find_partition, forget_loaded,
     loaded_batches, replay_objects, replay_scope,
 };
+pub use schemas::{SchemaVersion, insert_schema_versions, schema_versions};
 pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
 
 use thiserror::Error;

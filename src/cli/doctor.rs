@@ -18,6 +18,7 @@ pub struct DoctorArgs {}
 /// Checks every dependency once and says what to do. Exit code 1 where one fails.
 pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(Need::ALL)?;
+    connectors.require_keys()?;
     writeln!(out, "ok      connectors: {} read from {}", connectors.all.len(), settings.connectors_dir.display())?;
     let catalog = postgres::pool(&settings.catalog, "doctor")?;
     let warehouse = postgres::pool(&settings.warehouse, "doctor")?;

@@ -6,10 +6,13 @@ pub mod dead_letters;
 pub mod connectors;
 pub mod demo;
 pub mod doctor;
+pub mod infer;
 pub mod migrate;
+pub mod preview;
 mod progress;
 pub mod replay;
 pub mod run;
+mod sample;
 pub mod schema;
 pub mod settled;
 pub mod stage;
@@ -60,6 +63,10 @@ pub enum Command {
     Validate(validate::ValidateArgs),
     /// Take local files through a connector into Parquet files, without any server
     Stage(stage::StageArgs),
+    /// Show the first rows of an object on their way through a connector; nothing is written
+    Preview(preview::PreviewArgs),
+    /// Draft a connector from a sample of objects
+    Infer(infer::InferArgs),
     /// Compare the Kafka topics with `topics/`, or make them so
     Topics(topics::TopicsArgs),
     /// Bring the catalog's and the warehouse's schema up to date
@@ -112,7 +119,7 @@ impl SettingsArgs {
     /// Settings and connectors.
     pub fn load_project(&self, needs: &[Need]) -> Result<(Settings, Connectors), ConfigErrors> {
         let settings = self.load(needs)?;
-        let connectors = load_connectors(&settings.connectors_dir)?;
+        let connectors = load_connectors(&settings.connectors_dir)?.with_keys(&settings.secrets);
         Ok((settings, connectors))
     }
 }
@@ -125,6 +132,8 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Demo(args) => Box::pin(demo::run(args, &mut out)).await,
         Command::Validate(args) => validate::run(args, &mut out).map_err(Into::into),
         Command::Stage(args) => stage::run(&cli.settings, args, &mut out).await,
+        Command::Preview(args) => preview::run(&cli.settings, args, &mut out).await,
+        Command::Infer(args) => infer::run(&cli.settings, args, &mut out).await,
         Command::Topics(args) => topics::run(&cli.settings, args, &mut out).await,
         Command::Migrate(args) => migrate::run(&cli.settings, args, &mut out).await,
         Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,

@@ -19,6 +19,10 @@ pub struct RunArgs {
 /// a role failed, or the drain did not end in time; 3 where the schema does not fit.
 pub async fn run(settings: &SettingsArgs, args: &RunArgs) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(Need::ALL)?;
+    let roles = if args.role.is_empty() { Role::ALL.to_vec() } else { args.role.clone() };
+    if roles.contains(&Role::Transform) {
+        connectors.require_keys()?;
+    }
     telemetry::init_logs(settings.telemetry.log_format);
     #[cfg(feature = "faults")]
     telemetry::fail_points::arm_from_environment();
@@ -26,7 +30,6 @@ pub async fn run(settings: &SettingsArgs, args: &RunArgs) -> anyhow::Result<u8> 
     let address = telemetry::serve(settings.telemetry.listen, health.clone()).await.map_err(|error| {
         anyhow::anyhow!("cannot listen on {} (telemetry.listen): {error}", settings.telemetry.listen)
     })?;
-    let roles = if args.role.is_empty() { Role::ALL.to_vec() } else { args.role.clone() };
     tracing::info!(component = "run", %address, ?roles, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut terminate = signal(SignalKind::terminate())?;
     let started = tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -9,6 +10,7 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::{EXIT_DONE, EXIT_REFUSED, OutputFormat, SettingsArgs};
+use crate::config::Connectors;
 use crate::pipeline::{LocalError, StageJob, StageReport, stage_files};
 use crate::telemetry;
 
@@ -38,6 +40,7 @@ pub async fn run(settings: &SettingsArgs, args: &StageArgs, out: &mut dyn Write)
         let known: Vec<&str> = connectors.all.iter().map(|connector| connector.name.as_str()).collect();
         bail!("there is no connector `{}`; there are: {}", args.connector, known.join(", "));
     };
+    Connectors { all: vec![Arc::clone(&connector)] }.require_keys()?;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let job =
         StageJob { connector, limits: settings.limits, files: args.files.clone(), out: args.out.clone(), threads };

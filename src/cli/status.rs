@@ -5,9 +5,12 @@ use std::io::Write;
 use comfy_table::{Table, presets};
 
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
-use crate::catalog::{self, Backlog, OutcomeSum, ParkedConnector, PartitionStatus};
+use crate::catalog::{self, Backlog, ExpectationFailures, OutcomeSum, ParkedConnector, PartitionStatus};
 use crate::client::postgres;
 use crate::config::Need;
+
+/// How far back expectations are shown.
+const DAY_SECONDS: f64 = 86_400.0;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
@@ -25,17 +28,19 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
     let outcomes = catalog::outcome_sums(&client, &settings.kafka.group).await?;
     let unbalanced = catalog::unbalanced_count(&client, None).await?;
     let parked = catalog::parked_connectors(&client, &settings.kafka.group).await?;
+    let failures = catalog::expectation_failures(&client, &settings.kafka.group, DAY_SECONDS).await?;
     match args.output {
         OutputFormat::Json => {
             let status = serde_json::json!({
                 "group": settings.kafka.group, "partitions": partitions, "backlog": backlog,
                 "outcomes": outcomes, "books_unbalanced": unbalanced,
-                "parked": parked,
+                "parked": parked, "expectations": failures,
             });
             writeln!(out, "{status:#}")?;
         }
         OutputFormat::Table => {
             print(&partitions, backlog, &outcomes, unbalanced, out)?;
+            print_failures(&failures, out)?;
             for ParkedConnector { connector, reason, parked_at, parked_by, objects } in &parked {
                 let since = parked_at.format("%F %T");
                 writeln!(out, "parked: {connector} since {since} by {parked_by}, {objects} objects wait: {reason}")?;
@@ -43,6 +48,38 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
         }
     }
     Ok(EXIT_DONE)
+}
+
+/// Expectations that failed in the last 24 hours; nothing where there are none.
+fn print_failures(failures: &[ExpectationFailures], out: &mut dyn Write) -> anyhow::Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        "connector",
+        "expectation, last 24 h",
+        "stage",
+        "outcome",
+        "micro-batches",
+        "rows",
+        "last",
+        "measured",
+    ]);
+    for failure in failures {
+        table.add_row([
+            failure.connector.clone(),
+            failure.name.clone(),
+            failure.stage.clone(),
+            failure.outcome.clone(),
+            failure.batch_count.to_string(),
+            failure.rows_failed.to_string(),
+            failure.last_at.format("%F %T").to_string(),
+            failure.last_value.map_or_else(|| "-".into(), |value| format!("{value:.3}")),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    Ok(())
 }
 
 fn print(

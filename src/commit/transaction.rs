@@ -7,7 +7,8 @@ use thiserror::Error;
 
 use super::{LedgerError, Ledgers, Totals};
 use crate::catalog::{
-    self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, FileRecord, PartitionKey, SourcePartitionId,
+    self, BatchRecord, CatalogError, CoveredRange, DeadLetterSample, ExpectationRecord, FileRecord, PartitionKey,
+    SchemaVersion, SourcePartitionId,
 };
 use crate::client::postgres;
 use crate::error::ErrorKind;
@@ -25,8 +26,12 @@ pub struct Proposal {
     pub files: Vec<FileRecord>,
     pub claims: Vec<ObjectClaim>,
     pub dead_letters: Vec<DeadLetterSample>,
+    /// What expectations came to.
+    pub expectations: Vec<ExpectationRecord>,
     /// Objects of parked connectors.
     pub parked: Vec<ParkedObject>,
+    /// What data made of the schemas of connectors that have rows here.
+    pub schemas: Vec<SchemaVersion>,
     /// Offset, timestamp (ms), SHA-256 of the last message covered.
     pub last_message: Option<(i64, i64, [u8; 32])>,
     pub oldest_message_at: Option<chrono::DateTime<chrono::Utc>>,
@@ -191,8 +196,14 @@ async fn write(
             catalog::insert_outbox(transaction, id, &proposal.outbox_topic, &message_key, &manifest).await?;
         }
     }
+    if !proposal.schemas.is_empty() {
+        catalog::insert_schema_versions(transaction, id, &proposal.schemas).await?;
+    }
     if !proposal.dead_letters.is_empty() {
         catalog::insert_dead_letters(transaction, id, &proposal.dead_letters).await?;
+    }
+    if !proposal.expectations.is_empty() {
+        catalog::insert_expectation_results(transaction, id, &proposal.expectations).await?;
     }
     if !proposal.parked.is_empty() {
         catalog::insert_parked_objects(transaction, key, id, &proposal.parked).await?;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimeUnit};
 
-use super::{Connector, FieldType, NewField};
+use super::{Connector, FieldType, NewField, TypeChange};
 
-/// JSON object of the fields that the schema lacks; null where there were none.
+/// JSON object of the fields that the schema lacks or that do not fit it; null where there were none.
 pub const RESCUED_COLUMN: &str = "_rescued";
 /// `topic/3`
 pub const TOPIC_PARTITION_COLUMN: &str = "_topic_partition";
@@ -51,7 +51,8 @@ impl Connector {
     }
 
     pub fn rescues(&self) -> bool {
-        self.evolution.new_field == NewField::Rescue
+        matches!(self.evolution.new_field, NewField::Rescue | NewField::Evolve)
+            || self.evolution.type_change == TypeChange::Rescue
     }
 
     /// What decoding makes and cleaning keeps: the columns, `_rescued` (utf8) where the connector

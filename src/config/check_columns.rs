@@ -45,12 +45,13 @@ impl Columns {
                 }
             };
             let formats = formats(field, data_type, &columns.untyped, &at("formats"), report);
-            columns.fields.push(Field { name: field.name.clone(), data_type, required: field.required, formats });
+            let (name, header) = (field.name.clone(), field.header.clone());
+            columns.fields.push(Field { name, data_type, required: field.required, formats, header });
         }
         columns
     }
 
-    fn find(&self, name: &str) -> Option<&Field> {
+    pub(super) fn find(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
 
@@ -98,6 +99,34 @@ impl Columns {
             return false;
         }
         true
+    }
+
+    /// A column whose type `fits`: of a type that `what` names. `None` where it is not there, or of another type.
+    pub(super) fn check_fitting(
+        &self,
+        name: &str,
+        at: &[Step<'_>],
+        fits: impl Fn(FieldType) -> bool,
+        what: &str,
+        report: &mut Report<'_>,
+    ) -> Option<&Field> {
+        let known = || self.fields.iter().filter(|field| fits(field.data_type)).map(|field| field.name.as_str());
+        let Some(field) = self.find(name) else {
+            let help = did_you_mean(name, &format!("{what} columns"), known());
+            report.add(at, format!("there is no column `{name}`"), help);
+            return None;
+        };
+        if self.untyped.contains(&field.name) {
+            return None;
+        }
+        if !fits(field.data_type) {
+            let known: Vec<&str> = known().collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let message = format!("column `{name}` is {}, but this works on {what}", type_name(field.data_type));
+            report.add(at, message, format!("{what} columns: {known}"));
+            return None;
+        }
+        Some(field)
     }
 
     /// A list of columns, each once.
@@ -198,7 +227,7 @@ pub(super) fn type_name(data_type: FieldType) -> String {
 }
 
 /// Message and help where it is none.
-fn parse_type(text: &str) -> Result<FieldType, (String, String)> {
+pub(super) fn parse_type(text: &str) -> Result<FieldType, (String, String)> {
     Ok(match text {
         "utf8" => FieldType::Utf8,
         "int32" => FieldType::Int32,
@@ -284,7 +313,7 @@ fn formats(
 }
 
 /// What was expected where the text is no value of the column.
-fn parse_value(field: &Field, text: &str) -> Result<(), String> {
+pub(super) fn parse_value(field: &Field, text: &str) -> Result<(), String> {
     let (fits, expected) = match field.data_type {
         FieldType::Utf8 => (true, String::new()),
         FieldType::Int32 => (text.parse::<i32>().is_ok(), "a whole number of 32 bits".to_owned()),

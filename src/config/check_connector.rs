@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
+use super::check_clean;
 use super::check_columns::Columns;
+use super::check_expectations;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawCleanStep, RawConnector, RawFormat, RawKeyEncoding, RawNewField, RawOnFail, RawOverwrite, RawSize,
-    RawSource, RawStaging, RawWarehouse,
+    RawBreaker, RawConnector, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource, RawStaging, RawTypeChange,
+    RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    Breaker, CleanStep, Connector, DimensionLink, Evolution, Expectation, FieldType, Format, KeyEncoding, NewField,
-    OnFail, PartitionBy, Source, SourceKind, Staging, Warehouse, WarehouseTable, revision,
+    Breaker, Connector, DimensionLink, Evolution, FieldType, KeyEncoding, NewField, PartitionBy, Source, SourceKind,
+    Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
 };
 use crate::types::Overwrite;
 
@@ -63,16 +65,27 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
                 RawNewField::Ignore => NewField::Ignore,
                 RawNewField::Rescue => NewField::Rescue,
                 RawNewField::Reject => NewField::Reject,
+                RawNewField::Evolve => NewField::Evolve,
             },
+            type_change: match raw.evolution.type_change {
+                RawTypeChange::Reject => TypeChange::Reject,
+                RawTypeChange::Ignore => TypeChange::Ignore,
+                RawTypeChange::Rescue => TypeChange::Rescue,
+                RawTypeChange::Evolve => TypeChange::Evolve,
+            },
+            added_count: 0,
         },
-        clean: clean(&raw.clean, &columns, report),
+        clean: check_clean::clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
         breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
         staging: staging(raw, &columns, report),
         warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
-        fields: columns.fields,
+        fields: columns.fields.clone(),
     };
-    connector.expectations = expectations(raw, &connector, expressions, report);
+    check_format::headers(&connector, raw, report);
+    check_format::evolution(&connector, report);
+    connector.expectations =
+        check_expectations::expectations(&raw.expectations, &connector, &columns, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
     connector.revision = revision::of_connector(&connector);
     connector
@@ -115,69 +128,8 @@ fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {
         let help = "keys of S3 do not begin with a slash; leave it off".to_owned();
         report.add(&[Key("source"), Key("prefix")], "`source.prefix` begins with a slash", help);
     }
-    let format = match raw.format {
-        RawFormat::Json => Format::Json,
-    };
+    let format = check_format::format(raw, report);
     Source { topic: raw.topic.clone(), kind, format }
-}
-
-fn clean(steps: &[RawCleanStep], columns: &Columns, report: &mut Report<'_>) -> Vec<CleanStep> {
-    let mut checked = Vec::new();
-    for (index, step) in steps.iter().enumerate() {
-        let at = |key| [Key("clean"), Index(index), Key(key)];
-        let utf8 = |names: &super::raw_connector::Names, key, report: &mut Report<'_>| {
-            columns.check_list(names.list(), &at(key), Some(FieldType::Utf8), &format!("`{key}` works on"), report)
-        };
-        if let Some(names) = &step.trim {
-            checked.push(CleanStep::Trim(utf8(names, "trim", report)));
-        }
-        if let Some(names) = &step.lowercase {
-            checked.push(CleanStep::Lowercase(utf8(names, "lowercase", report)));
-        }
-        if let Some(names) = &step.uppercase {
-            checked.push(CleanStep::Uppercase(utf8(names, "uppercase", report)));
-        }
-        if let Some(values) = &step.default {
-            let names = values.keys().map(String::as_str);
-            checked.push(CleanStep::Default(columns.check_defaults(names, &at("default"), report)));
-        }
-        if let Some(names) = &step.dedupe {
-            checked.push(CleanStep::Dedupe(columns.check_list(names.list(), &at("dedupe"), None, "", report)));
-        }
-    }
-    checked
-}
-
-fn expectations(
-    raw: &RawConnector,
-    connector: &Connector,
-    expressions: &Expressions,
-    report: &mut Report<'_>,
-) -> Vec<Expectation> {
-    let mut checked: Vec<Expectation> = Vec::new();
-    for (index, expectation) in raw.expectations.iter().enumerate() {
-        let at = |key| [Key("expectations"), Index(index), Key(key)];
-        if !is_name(&expectation.name, &['_']) {
-            let help = "lower-case letters, digits and underscores, beginning with a letter".to_owned();
-            report.add(&at("name"), format!("`{}` cannot be an expectation's name", expectation.name), help);
-        }
-        if checked.iter().any(|earlier| earlier.name == expectation.name) {
-            let help = "dead letters name the expectation that failed: give each its own name".to_owned();
-            report.add(&at("name"), format!("there are two expectations `{}`", expectation.name), help);
-        }
-        expressions.check(connector, &expectation.expr, &at("expr"), report);
-        checked.push(Expectation {
-            name: expectation.name.clone(),
-            expr: expectation.expr.clone(),
-            on_fail: match expectation.on_fail {
-                RawOnFail::Warn => OnFail::Warn,
-                RawOnFail::Drop => OnFail::Drop,
-                RawOnFail::Reject => OnFail::Reject,
-                RawOnFail::Fail => OnFail::Fail,
-            },
-        });
-    }
-    checked
 }
 
 fn breaker(raw: &RawBreaker, report: &mut Report<'_>) -> Breaker {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::{CleanStep, Expectation};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -72,10 +73,30 @@ pub enum KeyEncoding {
 }
 
 /// Format of objects and direct records. Compression is told by content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a line.
     Json,
+    /// Objects only.
+    Csv(CsvDialect),
+}
+
+/// How CSV is spelt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsvDialect {
+    /// The first record names the columns; without, fields stand in the schema's order.
+    pub has_header: bool,
+    pub delimiter: u8,
+    /// `None`: no byte quotes.
+    pub quote: Option<u8>,
+    /// Texts that mean null.
+    pub nulls: Vec<String>,
+}
+
+impl Default for CsvDialect {
+    fn default() -> Self {
+        Self { has_header: true, delimiter: b',', quote: Some(b'"'), nulls: vec![String::new()] }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +106,15 @@ pub struct Field {
     pub required: bool,
     /// For `timestamp_ms`: the spellings to accept, tried in this order.
     pub formats: Vec<TimestampFormat>,
+    /// Of a CSV header, where it is not the column's name.
+    pub header: Option<String>,
+}
+
+impl Field {
+    /// The name in a CSV header.
+    pub fn header_name(&self) -> &str {
+        self.header.as_deref().unwrap_or(&self.name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,49 +147,39 @@ pub enum TimestampFormat {
     EpochMs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What to do when the data no longer looks like the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evolution {
     pub new_field: NewField,
+    pub type_change: TypeChange,
+    /// How many of the connector's last fields its data added; 0 as it is declared.
+    pub added_count: usize,
 }
 
 /// What to do with a field that the schema lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NewField {
+    #[default]
     Ignore,
     /// Keep it in the JSON column `_rescued`.
     Rescue,
     Reject,
+    /// Make it a column: [`super::evolved`].
+    Evolve,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CleanStep {
-    /// Cuts white space (Unicode) off both ends; utf8 columns.
-    Trim(Vec<String>),
-    Lowercase(Vec<String>),
-    Uppercase(Vec<String>),
-    /// Replaces nulls and, in utf8 columns, empty strings. Values as the connector spells them,
-    /// parsed as the column's type when it was validated.
-    Default(Vec<(String, String)>),
-    /// Within a micro-batch, of rows with equal values in all these columns only the newest stays:
-    /// the greatest (`warehouse.newer_by` else origin time, origin time, order hash, row).
-    Dedupe(Vec<String>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expectation {
-    pub name: String,
-    /// SQL over the connector's columns, boolean. Null counts as failed.
-    pub expr: String,
-    pub on_fail: OnFail,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFail {
-    Warn,
-    Drop,
+/// What to do with a value that does not fit its column. In a required column the row is rejected,
+/// unless the column can be widened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TypeChange {
+    #[default]
     Reject,
-    /// The connector is parked.
-    Fail,
+    /// The column is null.
+    Ignore,
+    /// The column is null, the value is kept in the JSON column `_rescued`.
+    Rescue,
+    /// Widen the column: [`super::evolved`].
+    Evolve,
 }
 
 /// When a connector is parked because too much of what it reads does not fit.

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{BATCH_COLUMN, CleanStep, TimestampFormat};
+use crate::config::{BATCH_COLUMN, CleanStep, CsvDialect, Format, TimestampFormat};
 
 const SOUND: &str = r#"name: orders
 source: {topic: raw-notifications, bucket: raw, prefix: orders/}
@@ -87,7 +87,7 @@ fn all_problems_of_a_file_are_told_at_once() {
     let text = text.replace("by: [date, hour]", "by: [hour]").replace("amount > 0", "amont > 0");
     insta::assert_snapshot!(problems(&[("a.yaml", &text)]), @r#"
 a.yaml:9:10: unknown key `trm` in `clean[0]`
-  help: did you mean `trim`? known keys: dedupe, default, lowercase, trim, uppercase
+  help: did you mean `trim`? known keys: clamp, dedupe, default, hash, lowercase, map, mask, nulls, parse_units, replace, trim, uppercase
 a.yaml:11:36: there is no column `amont`
   help: did you mean `amount`? columns: order_id, user_id, amount, occurred_at, updated_at
 a.yaml:12:48: `hour` stands without `date` before it
@@ -197,17 +197,17 @@ a.yaml:12:48: column `amount` is decimal(12,2), but levels of the path are utf8
 "#);
     insta::assert_snapshot!(problems_of("{trim: user_id}", "{trim: user_id, lowercase: user_id}"), @r#"
 a.yaml:9:9: `clean[0]` must have exactly one key, found 2
-  help: one of: dedupe, default, lowercase, trim, uppercase
+  help: one of: clamp, dedupe, default, hash, lowercase, map, mask, nulls, parse_units, replace, trim, uppercase
 "#);
     insta::assert_snapshot!(problems_of("fact: fact_orders", "fact: orders"), @r#"
 a.yaml:13:19: `orders` is no table for a fact
   help: a fact's table is called `fact_…`: lower-case letters, digits and underscores
 "#);
-    insta::assert_snapshot!(problems_of("clean: [", "evolution: {new_field: rescu, type_change: evolve}\nclean: ["), @r#"
+    insta::assert_snapshot!(problems_of("clean: [", "evolution: {new_field: rescu, type_change: widen}\nclean: ["), @r#"
 a.yaml:9:24: `evolution.new_field` cannot be `rescu`
-  help: did you mean `rescue`? known: ignore, rescue, reject
-a.yaml:9:44: `evolution.type_change` cannot be `evolve`
-  help: known: reject
+  help: did you mean `rescue`? known: ignore, rescue, reject, evolve
+a.yaml:9:44: `evolution.type_change` cannot be `widen`
+  help: known: reject, ignore, rescue, evolve
 "#);
     insta::assert_snapshot!(problems_of("staging: {type: order, time: occurred_at, by: [date, hour]}\n", ""), @r#"
 a.yaml:1:1: the key `staging` is missing
@@ -237,4 +237,42 @@ fn connectors_of_two_topics_do_not_share_objects() {
         let told = problems(&[("a.yaml", SOUND), ("b.yaml", &other(prefix))]);
         assert!(told.contains("connectors of two topics want the same objects"), "{prefix}: {told}");
     }
+}
+
+#[test]
+fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let csv = |keys: &str| SOUND.replace("prefix: orders/}", &format!("prefix: orders/, format: csv{keys}}}"));
+    let plain = sound(&csv(""));
+    assert_eq!(plain.source.format, Format::Csv(CsvDialect::default()));
+    assert_ne!(plain.revision, sound(SOUND).revision);
+    assert_eq!(plain.revision, sound(&csv(", csv: {delimiter: \",\", header: true}")).revision);
+    let other = sound(&csv(", csv: {header: false, delimiter: \"\\t\", quote: \"\", nulls: [\"\", N/A]}"));
+    let nulls = vec![String::new(), "N/A".to_owned()];
+    let dialect = CsvDialect { has_header: false, delimiter: b'\t', quote: None, nulls };
+    assert_eq!(other.source.format, Format::Csv(dialect));
+    let renamed = csv("").replace("name: user_id,", "name: user_id, header: User ID,");
+    assert_eq!(sound(&renamed).field("user_id").unwrap().header_name(), "User ID");
+    assert_ne!(sound(&renamed).schema_revision, plain.schema_revision);
+
+    for (text, expected) in [
+        (csv(", csv: {delimiter: ab}"), "`ab` cannot be a delimiter"),
+        (csv(", csv: {delimiter: \"\\n\"}"), "`\\n` cannot be a delimiter"),
+        (csv(", csv: {quote: ü}"), "`ü` cannot be a quote"),
+        (csv(", csv: {delimiter: \";\", quote: \";\"}"), "quote and delimiter are the same character"),
+        (csv(", csv: {nulls: [x, x]}"), "`x` stands twice in one list"),
+        (csv("").replace("format: csv", "csv: {}"), "`csv` means nothing for another format"),
+        (csv("").replace("bucket: raw, prefix: orders/, ", ""), "only objects have this format"),
+        (csv("").replace("name: user_id,", "name: user_id, header: amount,"), "column `amount` takes the same field"),
+        (csv("") + "\nevolution: {type_change: evolve}\n", "columns of CSV are not widened"),
+        (renamed.replace("format: csv", "format: json"), "`header` means nothing without a CSV header"),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+/// Micro-batches in catalogs name it: an option that came later must not change it where it is left out.
+#[test]
+fn a_connector_without_later_options_keeps_its_revision() {
+    assert_eq!(sound(SOUND).revision, "23fd26c449d4ce29");
 }

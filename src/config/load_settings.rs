@@ -11,7 +11,7 @@ use super::raw_settings::{RawEndpoint, RawLimits, RawLogFormat, RawPostgres, Raw
 use super::yaml::{self, Node, Origin, Step, Value};
 use super::{
     KafkaSettings, Limits, LogFormat, PostgresSettings, S3Endpoint, S3Settings, Settings, TelemetrySettings,
-    json_schema, kafka_properties, quantity, shape,
+    json_schema, kafka_properties, quantity, secrets, shape,
 };
 
 /// A setting given on the command line.
@@ -68,11 +68,13 @@ impl Settings {
         overrides: &[Override],
     ) -> Result<Self, ConfigErrors> {
         let schema = json_schema::of::<RawSettings>();
+        // keys of the environment never stand in the tree, which problems are shown from
+        let (keys, env): (Vec<_>, Vec<_>) = env.partition(|(name, _)| secrets::is_key(name));
         let path = file.unwrap_or(Path::new("sluice.yaml"));
         let mut problems = Vec::new();
         let mut root = read_file(file)?;
         shape::check(path, &mut root, &schema, &mut problems);
-        overlay_environment(&mut root, env, &schema, &mut problems);
+        overlay_environment(&mut root, env.into_iter(), &schema, &mut problems);
         overlay_flags(&mut root, overrides, &schema, &mut problems);
         // Once more for what was laid over; the file's own problems are reported already.
         if problems.is_empty() {
@@ -86,7 +88,9 @@ impl Settings {
             ConfigErrors(vec![ConfigError::Invalid { place, message: error.to_string(), help: None }])
         })?;
         let mut reader = Reader { path, root: &root, problems };
-        let settings = reader.settings(raw);
+        let files = raw.secrets.iter().map(|(name, secret)| (name.clone(), secret.file.clone())).collect();
+        let mut settings = reader.settings(raw);
+        settings.secrets = secrets::read(keys, files, path, &root, &mut reader.problems);
         if reader.problems.is_empty() {
             return Ok(settings);
         }
@@ -174,12 +178,18 @@ fn overlay_environment(
             root.put(&["kafka", "properties", &property], Node::text(value, origin));
             continue;
         }
-        let known = leaves.iter().find(|leaf| environment_name(leaf) == name && *leaf != "kafka.properties");
+        if let Some(secret) = secrets::of_file(&name) {
+            root.put(&["secrets", &secret, "file"], Node::text(value, origin));
+            continue;
+        }
+        let maps = ["kafka.properties", "secrets"];
+        let known = leaves.iter().find(|leaf| environment_name(leaf) == name && !maps.contains(&leaf.as_str()));
         if let Some(key) = known {
             put(root, key, &value, origin, schema);
             continue;
         }
-        let known: Vec<String> = leaves.iter().map(|leaf| environment_name(leaf)).collect();
+        let known: Vec<String> =
+            leaves.iter().filter(|leaf| !maps.contains(&leaf.as_str())).map(|leaf| environment_name(leaf)).collect();
         let help = match nearest(&name, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`__` separates section and key, as in SLUICE_KAFKA__BROKERS".to_owned(),
@@ -253,6 +263,7 @@ impl Reader<'_> {
                     RawLogFormat::Json => LogFormat::Json,
                 }),
             },
+            secrets: BTreeMap::new(),
             connectors_dir: raw.connectors_dir.unwrap_or_else(|| "connectors".to_owned()).into(),
             topics_dir: raw.topics_dir.unwrap_or_else(|| "topics".to_owned()).into(),
         }

@@ -165,3 +165,39 @@ fn the_annotated_example_states_the_defaults() {
     assert_eq!(example.s3.lake_bucket, defaults.s3.lake_bucket);
     assert_eq!(example.catalog.pool_size_max, defaults.catalog.pool_size_max);
 }
+
+const HASH_KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn with_env(pairs: &[(&str, &str)]) -> Result<Settings, String> {
+    let env = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::load(None, env, &[]).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn keys_come_from_the_environment_or_from_files_and_are_not_shown() {
+    use secrecy::ExposeSecret;
+    let file = std::env::temp_dir().join(format!("sluice-key-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&file, format!("{HASH_KEY}-of-a-file\n")).unwrap();
+    let path = file.to_string_lossy().into_owned();
+    let settings = with_env(&[
+        ("SLUICE_SECRETS__CUSTOMERS", HASH_KEY),
+        ("SLUICE_SECRETS__CARD_NUMBERS__FILE", &path),
+        ("SLUICE_SECRETS__UNUSED", ""),
+    ]);
+    std::fs::remove_file(&file).unwrap();
+    let settings = settings.unwrap();
+    let keys: Vec<(&str, &str)> =
+        settings.secrets.iter().map(|(name, key)| (name.as_str(), key.expose_secret())).collect();
+    assert_eq!(keys, [("card_numbers", "0123456789abcdef0123456789abcdef-of-a-file"), ("customers", HASH_KEY)]);
+    assert!(!format!("{settings:?}").contains(HASH_KEY));
+    let missing = with_env(&[("SLUICE_SECRETS__A__FILE", "/nowhere/at-all")]).unwrap_err();
+    assert!(missing.contains("could not read the file of key `a`"), "{missing}");
+}
+
+#[test]
+fn a_key_that_can_be_guessed_is_refused_without_showing_it() {
+    let problems = with_env(&[("SLUICE_SECRETS__CUSTOMERS", "hunter2")]).unwrap_err();
+    assert!(problems.contains("key `customers` is too short") && !problems.contains("hunter2"), "{problems}");
+    let problems = with_env(&[("SLUICE_SECRETS__A__B", HASH_KEY)]).unwrap_err();
+    assert!(problems.contains("`a__b` cannot be the name of a key") && !problems.contains(HASH_KEY), "{problems}");
+}

@@ -7,10 +7,16 @@
 //! Connectors are checked to the end: names of columns, types, and the SQL of expectations, planned.
 
 mod arrow_schema;
+mod check_clean;
 mod check_columns;
 mod check_connector;
+mod check_format;
+mod check_expectations;
+mod clean_step;
 mod connector;
 mod error;
+mod evolved;
+mod expectation;
 mod expression;
 mod files;
 mod json_schema;
@@ -18,19 +24,29 @@ mod kafka_properties;
 mod load_connectors;
 mod load_settings;
 mod quantity;
+mod raw_clean;
 mod raw_connector;
+mod raw_expectation;
 mod raw_settings;
 mod revision;
+mod secrets;
 mod settings;
 mod shape;
 mod topics;
+mod type_lattice;
+mod units;
 mod yaml;
 
 pub use arrow_schema::*;
+pub use clean_step::*;
 pub use connector::*;
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use evolved::{ADDED_COLUMNS_MAX, seen_from_json};
+pub use expectation::*;
 pub use json_schema::SchemaKind;
 pub use load_connectors::{load_connectors, load_project};
 pub use load_settings::{Need, Override};
 pub use settings::*;
 pub use topics::{Payload, TopicSpec, load_topics};
+pub use type_lattice::{DECIMAL_DIGITS_MAX, SeenTypes, see};
+pub use units::Unit;

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::raw_clean::RawCleanStep;
+use super::raw_expectation::RawExpectation;
+
 /// One dataset's way from source to warehouse.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +26,7 @@ pub(super) struct RawConnector {
     /// Steps that mend values, run in this order.
     #[serde(default)]
     pub(super) clean: Vec<RawCleanStep>,
-    /// What must be true of every row, asked in this order after cleaning.
+    /// What must be true of every row and of the rows of a micro-batch together, asked in this order at each stage.
     #[serde(default)]
     pub(super) expectations: Vec<RawExpectation>,
     /// Stops the connector where too much of what it reads does not fit; left out, it never does.
@@ -47,6 +50,8 @@ pub(super) struct RawSource {
     /// Format of the objects or records. Compression (none, gzip, zstd) is told by content.
     #[serde(default)]
     pub(super) format: RawFormat,
+    /// For CSV: how it is spelt.
+    pub(super) csv: Option<RawCsv>,
     /// How the store spells keys in its notifications.
     pub(super) key_encoding: Option<RawKeyEncoding>,
     /// What becomes of the rows when an object is written again; default replace.
@@ -70,6 +75,22 @@ pub(super) enum RawFormat {
     /// One JSON object a line.
     #[default]
     Json,
+    /// Comma-separated values, or separated by something else.
+    Csv,
+}
+
+/// Left out, each key takes its default.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCsv {
+    /// The first record names the columns, in any order; default true. Without, fields stand in the schema's order.
+    pub(super) header: Option<bool>,
+    /// One ASCII character, "\t" for tabs; default ",".
+    pub(super) delimiter: Option<String>,
+    /// One ASCII character, doubled inside quotes; default "\"". Empty: nothing is quoted.
+    pub(super) quote: Option<String>,
+    /// Texts that mean null, in utf8 columns only where they stand without quotes; default [""].
+    pub(super) nulls: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -87,7 +108,7 @@ pub(super) enum RawKeyEncoding {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawField {
-    /// Name of the JSON field and of the column: lower-case letters, digits and underscores.
+    /// Name of the field and of the column: lower-case letters, digits and underscores.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
     pub(super) name: String,
     /// utf8, int32, int64, float64, boolean, decimal(precision,scale), timestamp_ms, uuid or json.
@@ -99,6 +120,8 @@ pub(super) struct RawField {
     /// A row without it (or with null) becomes a dead letter.
     #[serde(default)]
     pub(super) required: bool,
+    /// For CSV with a header: its name there, such as "User ID"; left out, the column's name.
+    pub(super) header: Option<String>,
     /// For timestamp_ms: the spellings to accept; left out, all of them.
     #[schemars(length(min = 1))]
     pub(super) formats: Option<Vec<RawTimestampFormat>>,
@@ -109,7 +132,7 @@ pub(super) struct RawField {
 pub(super) enum RawTimestampFormat {
     /// Text with an offset: 2026-01-31T12:00:00Z.
     Rfc3339,
-    /// A JSON integer: milliseconds since 1970.
+    /// An integer: milliseconds since 1970.
     EpochMs,
 }
 
@@ -119,9 +142,9 @@ pub(super) struct RawEvolution {
     /// What to do with a field that the schema lacks.
     #[serde(default)]
     pub(super) new_field: RawNewField,
-    /// What to do with a value of another type than the schema says.
+    /// What to do with a value that does not fit its column. In a required column the row becomes a dead letter,
+    /// unless the column can be widened.
     #[serde(default)]
-    #[expect(dead_code, reason = "one word is accepted: it states in the file what happens anyway")]
     pub(super) type_change: RawTypeChange,
 }
 
@@ -135,6 +158,8 @@ pub(super) enum RawNewField {
     Rescue,
     /// The row becomes a dead letter.
     Reject,
+    /// Make it a column, of the narrowest type that takes its values.
+    Evolve,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -143,23 +168,12 @@ pub(super) enum RawTypeChange {
     /// The row becomes a dead letter.
     #[default]
     Reject,
-}
-
-/// One step; exactly one key.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(super) struct RawCleanStep {
-    /// Cuts white space off both ends; utf8 columns.
-    pub(super) trim: Option<Names>,
-    /// utf8 columns.
-    pub(super) lowercase: Option<Names>,
-    /// utf8 columns.
-    pub(super) uppercase: Option<Names>,
-    /// Column → value for nulls and, in utf8 columns, empty strings.
-    pub(super) default: Option<BTreeMap<String, Scalar>>,
-    /// Of rows of a micro-batch with equal values in all these columns, the newest stays.
-    pub(super) dedupe: Option<Names>,
+    /// The column is null.
+    Ignore,
+    /// The column is null, the value is kept in the JSON column `_rescued`.
+    Rescue,
+    /// Widen the column: int32, int64, decimal, float64, utf8.
+    Evolve,
 }
 
 /// A column, or a list of columns.
@@ -187,31 +201,6 @@ pub(super) enum Scalar {
     Text(String),
     Number(f64),
     Boolean(bool),
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawExpectation {
-    /// Shown with every row that fails it.
-    #[schemars(regex(pattern = "^[a-z][a-z0-9_]*$"))]
-    pub(super) name: String,
-    /// SQL over the connector's columns, boolean. Null counts as failed.
-    pub(super) expr: String,
-    /// What becomes of a row that fails.
-    pub(super) on_fail: RawOnFail,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum RawOnFail {
-    /// Count it and keep the row.
-    Warn,
-    /// Let the row go; counted as `filtered`.
-    Drop,
-    /// The row becomes a dead letter.
-    Reject,
-    /// The connector is parked, with nothing of the micro-batch committed: `sluice connectors resume`.
-    Fail,
 }
 
 /// `{}` takes both defaults.

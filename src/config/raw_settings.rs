@@ -20,6 +20,8 @@ pub(super) struct RawSettings {
     pub(super) warehouse: RawPostgres,
     pub(super) limits: RawLimits,
     pub(super) telemetry: RawTelemetry,
+    /// Keys of `hash` steps by name. A key is given as SLUICE_SECRETS__<NAME> in the environment, or lies in a file.
+    pub(super) secrets: BTreeMap<String, RawSecret>,
     /// Folder of the connectors; default `connectors`.
     pub(super) connectors_dir: Option<String>,
     /// Folder of the topics; default `topics`.
@@ -113,6 +115,13 @@ pub(super) struct RawLimits {
     /// set aside; default 3.
     #[schemars(range(min = 1))]
     pub(super) attempts_max: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSecret {
+    /// File that holds the key and nothing else; white space at its end does not count.
+    pub(super) file: String,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

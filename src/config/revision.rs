@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    CleanStep, Connector, Field, KeyEncoding, NewField, OnFail, PartitionBy, SourceKind, TimestampFormat,
-    WarehouseTable,
+    Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField,
+    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -23,15 +23,12 @@ pub(super) fn of_schema(connector: &Connector) -> String {
 }
 
 pub(super) fn of_connector(connector: &Connector) -> String {
-    let format = match connector.source.format {
-        super::Format::Json => "json",
-    };
     let mut parts = vec![
         json!(connector.name),
-        json!([json!(connector.source.topic), source_kind(&connector.source.kind), json!(format)]),
+        json!([json!(connector.source.topic), source_kind(&connector.source.kind), format(&connector.source.format)]),
         schema(connector),
         connector.clean.iter().map(clean_step).collect::<Value>(),
-        connector.expectations.iter().map(|e| json!([e.name, e.expr, on_fail(e.on_fail)])).collect::<Value>(),
+        connector.expectations.iter().map(expectation).collect::<Value>(),
         json!([
             json!(connector.staging.dataset),
             json!(connector.staging.type_name),
@@ -67,8 +64,18 @@ fn schema(connector: &Connector) -> Value {
         NewField::Ignore => "ignore",
         NewField::Rescue => "rescue",
         NewField::Reject => "reject",
+        NewField::Evolve => "evolve",
     };
-    json!([connector.fields.iter().map(field).collect::<Value>(), new_field])
+    let type_change = match connector.evolution.type_change {
+        TypeChange::Reject => None,
+        TypeChange::Ignore => Some("ignore"),
+        TypeChange::Rescue => Some("rescue"),
+        TypeChange::Evolve => Some("evolve"),
+    };
+    let mut parts = vec![connector.fields.iter().map(field).collect::<Value>(), json!(new_field)];
+    // connectors that reject keep the revision that they have
+    parts.extend(type_change.map(|policy| json!(["type_change", policy])));
+    Value::Array(parts)
 }
 
 fn field(field: &Field) -> Value {
@@ -80,7 +87,19 @@ fn field(field: &Field) -> Value {
             TimestampFormat::EpochMs => "epoch_ms",
         })
         .collect();
-    json!([field.name, type_name(field.data_type), field.required, formats])
+    let mut parts = vec![json!(field.name), json!(type_name(field.data_type)), json!(field.required), formats];
+    // columns without one keep the revision that they have
+    parts.extend(field.header.as_ref().map(|header| json!(header)));
+    Value::Array(parts)
+}
+
+fn format(format: &Format) -> Value {
+    match format {
+        Format::Json => json!("json"),
+        Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
+            json!(["csv", has_header, delimiter, quote, nulls])
+        }
+    }
 }
 
 fn source_kind(kind: &SourceKind) -> Value {
@@ -103,8 +122,41 @@ fn clean_step(step: &CleanStep) -> Value {
         CleanStep::Lowercase(columns) => json!(["lowercase", columns]),
         CleanStep::Uppercase(columns) => json!(["uppercase", columns]),
         CleanStep::Default(values) => json!(["default", values]),
+        CleanStep::Nulls { columns, values } => json!(["nulls", columns, values]),
+        CleanStep::Clamp(bounds) => {
+            let bounds: Value = bounds.iter().map(|bound| json!([bound.column, bound.min, bound.max])).collect();
+            json!(["clamp", bounds])
+        }
+        CleanStep::Replace { columns, pattern, with } => json!(["replace", columns, pattern, with]),
+        CleanStep::Map { columns, values, otherwise } => {
+            let otherwise = match otherwise {
+                Otherwise::Keep => "keep",
+                Otherwise::Clear => "clear",
+                Otherwise::Reject => "reject",
+            };
+            json!(["map", columns, values, otherwise])
+        }
+        CleanStep::Mask { columns, mask: Mask::KeepLast(count) } => json!(["mask", columns, "keep_last", count]),
+        CleanStep::Mask { columns, mask: Mask::Fixed(text) } => json!(["mask", columns, "fixed", text]),
+        // which key, never the key
+        CleanStep::Hash { columns, key } => json!(["hash", columns, key.name, key.fingerprint()]),
+        CleanStep::ParseUnits { from, to, unit } => json!(["parse_units", from, to, unit.symbol]),
         CleanStep::Dedupe(columns) => json!(["dedupe", columns]),
     }
+}
+
+/// Those of rows after the clean steps keep the text that they had when there were no others.
+fn expectation(expectation: &Expectation) -> Value {
+    let Expectation { name, stage, check, on_fail } = expectation;
+    let check = match check {
+        Check::Row(sql) if *stage == CheckStage::AfterTransform => return json!([name, sql, self::on_fail(*on_fail)]),
+        Check::Row(sql) => json!(["row", sql]),
+        Check::NullShare { column, max } => json!(["null_share", column, max]),
+        Check::RowCount { last, min, max } => json!(["row_count", last, min, max]),
+        Check::Unique(columns) => json!(["unique", columns]),
+        Check::Freshness { max_ms } => json!(["freshness", max_ms]),
+    };
+    json!([name, stage.as_str(), check, self::on_fail(*on_fail)])
 }
 
 fn on_fail(on_fail: OnFail) -> &'static str {

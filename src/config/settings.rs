@@ -18,6 +18,9 @@ pub struct Settings {
     pub warehouse: PostgresSettings,
     pub limits: Limits,
     pub telemetry: TelemetrySettings,
+    /// Keys of `hash` steps by name: `SLUICE_SECRETS__<NAME>`, or the file `SLUICE_SECRETS__<NAME>__FILE`
+    /// (`secrets.<name>.file`); at least 16 bytes each.
+    pub secrets: BTreeMap<String, SecretString>,
     /// `SLUICE_CONNECTORS_DIR`, default `connectors`.
     pub connectors_dir: PathBuf,
     /// `SLUICE_TOPICS_DIR`, default `topics`.

@@ -12,7 +12,7 @@ use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use super::number;
 use super::scan::{Number, Scanner, SyntaxError, Text, unescape, whole_number};
 use super::timestamp;
-use crate::config::{Field, FieldType, TimestampFormat, UTC};
+use crate::config::{Connector, Field, FieldType, TimestampFormat, TypeChange, UTC};
 
 /// Why a value does not fit its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +24,14 @@ pub(super) enum Misfit {
 }
 
 pub(super) struct Column {
-    values: Values,
-    is_valid: Vec<bool>,
+    pub(super) values: Values,
+    /// The column may be widened: text takes the text of everything, JSON takes objects and arrays alone.
+    widens: bool,
+    pub(super) is_valid: Vec<bool>,
     null_count: usize,
 }
 
-enum Values {
+pub(super) enum Values {
     Utf8(TextValues),
     Uuid(TextValues),
     Json(TextValues),
@@ -42,7 +44,17 @@ enum Values {
 }
 
 impl Column {
-    pub(super) fn new(field: &Field) -> Self {
+    /// One for each column of a connector.
+    pub(super) fn all(connector: &Connector) -> Vec<Self> {
+        let column = |(index, field): (usize, &Field)| {
+            let may_widen = connector.is_added(index) || connector.evolution.type_change == TypeChange::Evolve;
+            // a declared JSON column takes everything; only one that data added may have to become text
+            Self::new(field, may_widen && (field.data_type != FieldType::Json || connector.is_added(index)))
+        };
+        connector.fields.iter().enumerate().map(column).collect()
+    }
+
+    fn new(field: &Field, widens: bool) -> Self {
         let takes = |format| field.formats.contains(&format);
         let values = match field.data_type {
             FieldType::Utf8 => Values::Utf8(TextValues::new(0)),
@@ -59,12 +71,12 @@ impl Column {
                 takes_integers: takes(TimestampFormat::EpochMs),
             },
         };
-        Self { values, is_valid: Vec::new(), null_count: 0 }
+        Self { values, widens, is_valid: Vec::new(), null_count: 0 }
     }
 
     /// Of JSON text that the caller writes.
     pub(super) fn json() -> Self {
-        Self { values: Values::Json(TextValues::new(0)), is_valid: Vec::new(), null_count: 0 }
+        Self { values: Values::Json(TextValues::new(0)), widens: false, is_valid: Vec::new(), null_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,12 +100,20 @@ impl Column {
             return Ok(None);
         }
         let read = match (&mut self.values, first) {
+            (Values::Json(_), first) if self.widens && !matches!(first, b'{' | b'[') => {
+                scanner.value()?;
+                Err(Misfit::WrongType { found: kind(first) })
+            }
             (Values::Json(values), _) => {
                 values.push(scanner.value()?);
                 Ok(())
             }
             (Values::Utf8(values), b'"') => {
                 values.push_text(scanner.string()?);
+                Ok(())
+            }
+            (Values::Utf8(values), _) if self.widens => {
+                values.push(&number::plain(scanner.value()?));
                 Ok(())
             }
             (Values::Boolean(values), b't' | b'f') => {
@@ -119,7 +139,7 @@ impl Column {
         Ok(read.err())
     }
 
-    fn push_number(&mut self, number: Number<'_>) -> Result<(), Misfit> {
+    pub(super) fn push_number(&mut self, number: Number<'_>) -> Result<(), Misfit> {
         const NOT_INTEGER: Misfit = Misfit::WrongType { found: "a number with point or exponent" };
         let raw = number.raw;
         let invalid = |expected| Misfit::InvalidValue { expected };
@@ -146,7 +166,7 @@ impl Column {
         Ok(())
     }
 
-    fn push_string(&mut self, text: &[u8]) -> Result<(), Misfit> {
+    pub(super) fn push_string(&mut self, text: &[u8]) -> Result<(), Misfit> {
         let invalid = |expected| Misfit::InvalidValue { expected };
         match &mut self.values {
             Values::Uuid(values) => {
@@ -239,7 +259,7 @@ fn taken<T: arrow::datatypes::ArrowNativeType>(values: &mut Vec<T>) -> ScalarBuf
     ScalarBuffer::from(std::mem::replace(values, Vec::with_capacity(rows)))
 }
 
-struct TextValues {
+pub(super) struct TextValues {
     /// One more than values; below 2 GiB, see `RECORD_BYTES_MAX`.
     offsets: Vec<i32>,
     bytes: Vec<u8>,
@@ -252,7 +272,7 @@ impl TextValues {
         Self { offsets, bytes: Vec::new() }
     }
 
-    fn push(&mut self, value: &[u8]) {
+    pub(super) fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         self.offsets.push(self.bytes.len() as i32);
     }
@@ -291,17 +311,18 @@ pub(super) fn plain<'a>(text: Text<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     scratch
 }
 
-/// Lower case with hyphens.
-fn uuid(text: &[u8]) -> Option<[u8; 36]> {
+/// Lower case with hyphens. Without a branch for each byte, so that the compiler takes many at once.
+pub(super) fn uuid(text: &[u8]) -> Option<[u8; 36]> {
     let mut uuid: [u8; 36] = text.try_into().ok()?;
-    for (at, byte) in uuid.iter_mut().enumerate() {
-        let fits = if matches!(at, 8 | 13 | 18 | 23) { *byte == b'-' } else { byte.is_ascii_hexdigit() };
-        if !fits {
-            return None;
-        }
-        byte.make_ascii_lowercase();
+    let (mut hyphens, mut digits) = (0_u8, 0_u8);
+    for byte in &mut uuid {
+        hyphens += u8::from(*byte == b'-');
+        digits += u8::from(byte.wrapping_sub(b'0') < 10) + u8::from((*byte | 0x20).wrapping_sub(b'a') < 6);
+        // digits and hyphens have that bit already
+        *byte |= 0x20;
     }
-    Some(uuid)
+    let are_placed = [8, 13, 18, 23].iter().all(|at| uuid[*at] == b'-');
+    (are_placed && hyphens == 4 && digits == 32).then_some(uuid)
 }
 
 /// Of the value that begins with this byte.

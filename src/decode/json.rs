@@ -11,8 +11,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
 use super::column::{Column, Misfit, plain};
+use super::infer;
 use super::scan::{Bracket, Scanner, SyntaxError, Text};
-use crate::config::{Connector, Field, FieldType, NewField};
+use crate::config::{Connector, Field, FieldType, NewField, TypeChange};
 use crate::types::RejectReason;
 
 /// Why a record is no row.
@@ -20,10 +21,33 @@ use crate::types::RejectReason;
 pub(super) enum RowFault {
     Syntax(SyntaxError),
     NotAnObject,
-    Duplicate { field: String },
-    Unknown { field: String },
-    Misfit { field: String, data_type: FieldType, misfit: Misfit },
-    Missing { field: String },
+    Duplicate {
+        field: String,
+    },
+    Unknown {
+        field: String,
+    },
+    Misfit {
+        field: String,
+        data_type: FieldType,
+        misfit: Misfit,
+    },
+    Missing {
+        field: String,
+    },
+    /// It fits once the schema has grown by [`RowDecoder::row_seen`].
+    Widens {
+        field: String,
+    },
+    /// The byte of the record, from 0, and what should have stood there.
+    Csv {
+        at: usize,
+        expected: &'static str,
+    },
+    Ragged {
+        field_count: usize,
+        column_count: usize,
+    },
 }
 
 impl RowFault {
@@ -33,10 +57,12 @@ impl RowFault {
             Self::Syntax(SyntaxError::TooDeep { .. }) => RejectReason::TooDeep,
             Self::NotAnObject => RejectReason::NotAnObject,
             Self::Duplicate { .. } => RejectReason::DuplicateField,
-            Self::Unknown { .. } => RejectReason::UnknownField,
+            Self::Unknown { .. } | Self::Widens { .. } => RejectReason::UnknownField,
             Self::Misfit { misfit: Misfit::WrongType { .. }, .. } => RejectReason::WrongType,
             Self::Misfit { misfit: Misfit::InvalidValue { .. }, .. } => RejectReason::InvalidValue,
             Self::Missing { .. } => RejectReason::MissingRequired,
+            Self::Csv { .. } => RejectReason::MalformedCsv,
+            Self::Ragged { .. } => RejectReason::RaggedRow,
         }
     }
 
@@ -54,52 +80,75 @@ impl RowFault {
             Self::Misfit { field, data_type, misfit: Misfit::InvalidValue { expected } } => {
                 format!("column `{field}` is {}: expected {expected}", type_name(*data_type))
             }
+            Self::Widens { field } => format!("the schema does not yet take field `{field}`"),
             Self::Missing { field } => format!("column `{field}` is required"),
+            Self::Csv { at, expected } => format!("expected {expected} at byte {at}"),
+            Self::Ragged { field_count, column_count } => format!("{field_count} fields for {column_count} columns"),
         }
     }
 }
 
 /// Reads records of one connector into one record batch after another.
-pub(super) struct RowDecoder<'c> {
-    connector: &'c Connector,
+pub(super) struct RowDecoder {
+    connector: Arc<Connector>,
     schema: SchemaRef,
     columns: Vec<Column>,
     rescued: Option<Column>,
     /// Numbers of the rows in the open batch.
     rows: Vec<i64>,
-    names: Names<'c>,
+    names: Names,
     unknown: UnknownFields,
     depth_max: usize,
     open: Vec<Bracket>,
     scratch: Vec<u8>,
+    /// Of the row at hand: columns and types by which the schema would have to grow.
+    row_seen: Vec<(String, FieldType)>,
+    fault_at: Option<usize>,
 }
 
-impl<'c> RowDecoder<'c> {
-    pub(super) fn new(connector: &'c Connector, depth_max: usize) -> Self {
+impl RowDecoder {
+    pub(super) fn new(connector: &Arc<Connector>, depth_max: usize) -> Self {
         Self {
-            connector,
+            connector: Arc::clone(connector),
             schema: connector.decoded_schema(),
-            columns: connector.fields.iter().map(Column::new).collect(),
+            columns: Column::all(connector),
             rescued: connector.rescues().then(Column::json),
             rows: Vec::new(),
-            names: Names::new(&connector.fields),
+            names: Names::new(connector),
             unknown: UnknownFields::default(),
             depth_max,
             open: Vec::new(),
             scratch: Vec::new(),
+            row_seen: Vec::new(),
+            fault_at: None,
         }
+    }
+
+    /// Of the last row, where it faulted: the byte at which its field or the flaw of its syntax begins.
+    pub(super) fn fault_at(&self) -> Option<usize> {
+        self.fault_at
+    }
+
+    /// Of the last row, where it faulted by [`RowFault::Widens`]: the types that its columns would need.
+    pub(super) fn row_seen(&self) -> &[(String, FieldType)] {
+        &self.row_seen
     }
 
     /// Adds a row to the open batch, or nothing at all.
     pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
         self.unknown.clear();
+        self.row_seen.clear();
+        self.fault_at = None;
         let mut scanner = Scanner::new(record, std::mem::take(&mut self.open), self.depth_max);
         let read = self.record(&mut scanner);
         self.open = scanner.into_open();
         let added = match read {
             Ok(None) => self.complete(),
             Ok(Some(fault)) => Err(fault),
-            Err(error) => Err(RowFault::Syntax(error)),
+            Err(error) => {
+                self.fault_at = Some(error.at());
+                Err(RowFault::Syntax(error))
+            }
         };
         if added.is_ok() {
             self.rows.push(row);
@@ -130,11 +179,21 @@ impl<'c> RowDecoder<'c> {
         let mut place = 0;
         let mut has_next = scanner.begin_object()?;
         while has_next {
-            let key = scanner.key()?;
-            if fault.is_none() {
-                fault = self.field(scanner, place, key)?;
-            } else {
+            let at = scanner.at();
+            let expected = self.names.take_expected(place, scanner);
+            if fault.is_some() {
+                if expected.is_none() {
+                    scanner.key()?;
+                }
                 scanner.value()?;
+            } else {
+                fault = match expected {
+                    Some(index) => self.value(scanner, index)?,
+                    None => self.field(scanner, place)?,
+                };
+                if fault.is_some() {
+                    self.fault_at = Some(scanner.skip_space(at));
+                }
             }
             place += 1;
             has_next = scanner.next_field()?;
@@ -143,24 +202,51 @@ impl<'c> RowDecoder<'c> {
         Ok(fault)
     }
 
-    fn field(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        place: usize,
-        key: Text<'_>,
-    ) -> Result<Option<RowFault>, SyntaxError> {
+    fn field(&mut self, scanner: &mut Scanner<'_>, place: usize) -> Result<Option<RowFault>, SyntaxError> {
+        let key = scanner.key()?;
         let name = plain(key, &mut self.scratch);
         let Some(index) = self.names.find(place, name) else {
             return self.unknown_field(scanner, key);
         };
+        self.value(scanner, index)
+    }
+
+    /// Of the column of that index.
+    fn value(&mut self, scanner: &mut Scanner<'_>, index: usize) -> Result<Option<RowFault>, SyntaxError> {
         let field = &self.connector.fields[index];
         let column = &mut self.columns[index];
         if column.len() > self.rows.len() {
             scanner.value()?;
             return Ok(Some(RowFault::Duplicate { field: field.name.clone() }));
         }
-        let misfit = column.read(scanner, &mut self.scratch)?;
-        Ok(misfit.map(|misfit| RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }))
+        let start = scanner.at();
+        match column.read(scanner, &mut self.scratch)? {
+            None => Ok(None),
+            Some(misfit) => Ok(self.misfit(index, misfit, scanner.since(start).trim_ascii_start())),
+        }
+    }
+
+    /// What the connector does with a value that does not fit its column.
+    fn misfit(&mut self, index: usize, misfit: Misfit, value: &[u8]) -> Option<RowFault> {
+        let connector = &self.connector;
+        let field = &connector.fields[index];
+        let wider = infer::value_type(value).and_then(|seen| connector.widened(index, seen));
+        if let Some(wider) = wider {
+            self.row_seen.push((field.name.clone(), wider));
+            self.columns[index].push_null();
+            return None;
+        }
+        let policy = if connector.is_added(index) { TypeChange::Rescue } else { connector.evolution.type_change };
+        match policy {
+            TypeChange::Ignore | TypeChange::Rescue if !field.required => {
+                if policy == TypeChange::Rescue {
+                    self.unknown.keep(field.name.as_bytes(), value);
+                }
+                self.columns[index].push_null();
+                None
+            }
+            _ => Some(RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }),
+        }
     }
 
     fn unknown_field(&mut self, scanner: &mut Scanner<'_>, key: Text<'_>) -> Result<Option<RowFault>, SyntaxError> {
@@ -172,7 +258,16 @@ impl<'c> RowDecoder<'c> {
         match self.connector.evolution.new_field {
             NewField::Ignore => Ok(None),
             NewField::Reject => Ok(Some(RowFault::Unknown { field: shortened(name) })),
-            NewField::Rescue => {
+            NewField::Evolve if self.connector.can_add(&String::from_utf8_lossy(name)) => {
+                // null has no type: nothing to add a column for
+                if let Some(seen) = infer::value_type(value) {
+                    self.row_seen.push((String::from_utf8_lossy(name).into_owned(), seen));
+                } else if value != b"null" {
+                    self.unknown.keep(key.raw, value);
+                }
+                Ok(None)
+            }
+            NewField::Rescue | NewField::Evolve => {
                 self.unknown.keep(key.raw, value);
                 Ok(None)
             }
@@ -186,9 +281,13 @@ impl<'c> RowDecoder<'c> {
             if column.len() == rows {
                 column.push_null();
             }
-            if field.required && column.last_is_null() {
+            let widens = || self.row_seen.iter().any(|(name, _)| *name == field.name);
+            if field.required && column.last_is_null() && !widens() {
                 return Err(RowFault::Missing { field: field.name.clone() });
             }
+        }
+        if let Some((field, _)) = self.row_seen.first() {
+            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
         }
         if let Some(column) = &mut self.rescued {
             match self.unknown.kept() {
@@ -201,22 +300,37 @@ impl<'c> RowDecoder<'c> {
 }
 
 /// Columns by name.
-struct Names<'c> {
-    fields: &'c [Field],
-    by_name: HashMap<&'c [u8], usize>,
+struct Names {
+    connector: Arc<Connector>,
+    /// Each name as records mostly spell it: `"name":`. Empty where that is not JSON.
+    spelled: Vec<Vec<u8>>,
+    by_name: HashMap<Box<[u8]>, usize>,
     /// The column that the field at each place of the last record belonged to.
     by_place: Vec<usize>,
 }
 
-impl<'c> Names<'c> {
-    fn new(fields: &'c [Field]) -> Self {
-        let by_name = fields.iter().enumerate().map(|(index, field)| (field.name.as_bytes(), index)).collect();
-        Self { fields, by_name, by_place: (0..fields.len()).collect() }
+impl Names {
+    fn new(connector: &Arc<Connector>) -> Self {
+        let fields = &connector.fields;
+        let by_name =
+            fields.iter().enumerate().map(|(index, field)| (Box::from(field.name.as_bytes()), index)).collect();
+        let is_plain = |name: &str| !name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+        let spell = |field: &Field| if is_plain(&field.name) { format!("\"{}\":", field.name) } else { String::new() };
+        let spelled = fields.iter().map(|field| spell(field).into_bytes()).collect();
+        Self { connector: Arc::clone(connector), spelled, by_name, by_place: (0..fields.len()).collect() }
+    }
+
+    /// Takes a name and its colon where they stand as they did in the record before: one comparison instead of looking for
+    /// the name's end, for the column and for the colon.
+    fn take_expected(&self, place: usize, scanner: &mut Scanner<'_>) -> Option<usize> {
+        let index = *self.by_place.get(place)?;
+        let spelled = &self.spelled[index];
+        (!spelled.is_empty() && scanner.take(spelled)).then_some(index)
     }
 
     fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
         let expected = self.by_place.get(place).copied();
-        if expected.is_some_and(|index| self.fields[index].name.as_bytes() == name) {
+        if expected.is_some_and(|index| self.connector.fields[index].name.as_bytes() == name) {
             return expected;
         }
         let index = *self.by_name.get(name)?;
@@ -290,7 +404,7 @@ impl UnknownFields {
 }
 
 /// A name that comes from the data: cut, and without control characters.
-fn shortened(name: &[u8]) -> String {
+pub(super) fn shortened(name: &[u8]) -> String {
     const CHARACTERS_MAX: usize = 64;
     let name = String::from_utf8_lossy(name);
     let mut characters = name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });

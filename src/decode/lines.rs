@@ -1,14 +1,8 @@
 //! Cuts unpacked bytes into lines.
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+use std::ops::Range;
 
-/// Length of the UTF-8 byte order mark at the start, or 0.
-pub(super) fn byte_order_mark(bytes: &[u8]) -> usize {
-    if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 }
-}
-
-/// The lines that are rows, each with its first byte's place and without its end (`\n` or `\r\n`).
-/// Blank lines are left out; the last line needs no end.
+/// The lines that are rows, without their end (`\n` or `\r\n`). Blank lines are left out; the last line needs no end.
 pub(super) struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -16,12 +10,12 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: byte_order_mark(bytes) }
+        Self { bytes, at: 0 }
     }
 }
 
-impl<'a> Iterator for Lines<'a> {
-    type Item = (usize, &'a [u8]);
+impl Iterator for Lines<'_> {
+    type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.at < self.bytes.len() {
@@ -34,12 +28,23 @@ impl<'a> Iterator for Lines<'a> {
                 self.at = self.bytes.len();
                 rest
             };
-            if !line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r')) {
-                return Some((start, line));
+            if !is_blank(line) {
+                return Some(start..start + line.len());
             }
         }
         None
     }
+}
+
+pub(super) fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
+}
+
+/// Behind the last line that ends within the first `wanted` bytes, else behind the first one that ends later.
+pub(super) fn cut(bytes: &[u8], wanted: usize) -> Option<usize> {
+    let wanted = wanted.min(bytes.len());
+    let later = || memchr::memchr(b'\n', &bytes[wanted..]).map(|end| wanted + end);
+    memchr::memrchr(b'\n', &bytes[..wanted]).or_else(later).map(|end| end + 1)
 }
 
 #[cfg(test)]
@@ -47,7 +52,7 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8]) -> Vec<(usize, &[u8])> {
-        Lines::new(bytes).collect()
+        Lines::new(bytes).map(|line| (line.start, &bytes[line])).collect()
     }
 
     #[test]
@@ -64,8 +69,11 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_skipped_at_the_start_only() {
-        assert_eq!(lines(b"\xef\xbb\xbfa\n\xef\xbb\xbfb"), [(3, &b"a"[..]), (5, b"\xef\xbb\xbfb")]);
-        assert!(lines(b"\xef\xbb\xbf").is_empty());
+    fn a_cut_is_behind_the_last_line_that_fits_or_the_first_that_does_not() {
+        assert_eq!(cut(b"a\nbb\nccc\n", 1), Some(2));
+        assert_eq!(cut(b"a\nbb\nccc\n", 2), Some(2));
+        assert_eq!(cut(b"a\nbb\nccc\n", 6), Some(5));
+        assert_eq!(cut(b"a\nbb\nccc\n", 100), Some(9));
+        assert_eq!(cut(b"abc", 2), None);
     }
 }

@@ -4,6 +4,13 @@
 //! Synchronous CPU work; call it on a blocking thread. Deterministic: the same bytes give the same rows,
 //! rejects and numbers, so that a replay makes them again.
 //!
+//! ```text
+//!  stored bytes ─unpack─▶ unpacked bytes ─blocks, framing─▶ records ─json─▶ rows
+//! ```
+//! [`ObjectDecoder`] gives an object block by block, each a few MiB of whole records, so that its size does not matter
+//! for memory; where the blocks are cut is a constant of the code and shows in no row, reject or number.
+//! [`decode_object`] joins them.
+//!
 //! Rows are the lines that hold more than blanks, tabs and carriage returns, numbered from 0; a byte order
 //! mark at the very start is skipped. Every row is either in exactly one batch or in exactly one reject:
 //! `row_count` is their sum. A reject costs nothing to its neighbours.
@@ -13,10 +20,11 @@
 //!
 //! | reason | the row |
 //! |---|---|
-//! | `record_too_long` | has more bytes than `record_bytes_max` |
+//! | `record_too_long` | has more bytes than `record_bytes_max`; of an object's, the first MiB is kept |
 //! | `invalid_utf8` | is not UTF-8 |
 //! | `malformed_json`, `too_deep` | breaks RFC 8259, or opens one bracket too many, whichever comes first |
 //! | `not_an_object` | is JSON, but no object |
+//! | `malformed_csv`, `ragged_row` | breaks the quoting of CSV; has more or fewer fields than there are columns |
 //! | `duplicate_field`, `unknown_field`, `wrong_type`, `invalid_value` | the first field, in the row's order, with such a fault |
 //! | `missing_required` | lacks a required field, or has null there |
 //!
@@ -32,12 +40,28 @@
 //! | uuid | strings | anything but 8-4-4-4-12 hexadecimal digits |
 //! | json | anything | – |
 //!
-//! Anything else is `wrong_type`; null is as good as missing everywhere.
+//! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
+//! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
+//!
+//! # Evolution
+//! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
+//! `ignore` the column is null, by `rescue` the value is kept in `_rescued` besides; a required column still rejects.
+//! `evolve` widens: utf8 columns then take the text of any JSON value, numbers spelled without exponent and
+//! without zeros behind their last digit. Fields that are new to CSV become utf8 columns. What comes out of a block is what
+//! decoding by the grown schema gives in the first place, so that a replay, which knows it already, makes the same rows.
 
+mod blocks;
 mod column;
+mod csv;
+mod csv_records;
+mod csv_value;
+mod framing;
+mod infer;
 mod json;
 mod lines;
 mod number;
+mod object;
+mod profile;
 mod scan;
 mod timestamp;
 mod unpack;
@@ -45,21 +69,23 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::config::{Connector, Format, Limits};
-use crate::types::{Decoded, DecodedBatch, Span};
-use crate::types::{RejectReason, RowReject, kept_bytes};
+use crate::types::{Decoded, RejectReason, RowReject};
+
+pub use object::ObjectDecoder;
+pub use profile::{FieldProfile, Profile};
 
 use json::RowDecoder;
-use lines::Lines;
+use object::BlockDecoder;
 
-/// Rows of one record batch at most; few enough to stay in a core's cache, enough to pay for the batch.
-const BATCH_ROWS_MAX: usize = 8192;
-/// A record batch is closed when its rows came from that many bytes.
-const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Text columns have 32-bit offsets: a batch and one more record must stay below 2 GiB.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
+/// What a dead letter keeps of an object's record that is too long: all of it may be more than memory holds.
+const LONG_RECORD_KEPT_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
@@ -88,6 +114,8 @@ pub enum ObjectFault {
     CorruptCompression { detail: String },
     #[error("{detail}")]
     TooLarge { detail: String },
+    #[error("broken CSV header: {detail}")]
+    MalformedHeader { detail: String },
 }
 
 impl ObjectFault {
@@ -95,102 +123,85 @@ impl ObjectFault {
         match self {
             Self::CorruptCompression { .. } => RejectReason::CorruptCompression,
             Self::TooLarge { .. } => RejectReason::ObjectTooLarge,
+            Self::MalformedHeader { .. } => RejectReason::MalformedHeader,
         }
     }
 }
 
-/// Decodes an object. Compression is told by its content, never by its name.
-pub fn decode_object(connector: &Connector, bytes: Bytes, limits: &DecodeLimits) -> Result<Decoded, ObjectFault> {
-    let unpacked = unpack::unpack(bytes, limits.object_bytes_max)?;
-    let mut decoder = Decoder::new(connector, unpacked.clone(), limits);
-    match connector.source.format {
-        Format::Json => Lines::new(&unpacked).for_each(|(start, line)| decoder.record(start, line)),
-    }
-    Ok(decoder.finish())
+/// Why an object cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// As a whole, today as tomorrow.
+    #[error(transparent)]
+    Fault(#[from] ObjectFault),
+    /// Its stored bytes do not come.
+    #[error("could not read the stored bytes")]
+    Read(#[source] std::io::Error),
 }
 
-/// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space.
-/// A value without content is a `malformed_json` reject.
-pub fn decode_record(connector: &Connector, value: Bytes, limits: &DecodeLimits) -> Decoded {
-    let mut decoder = Decoder::new(connector, value, limits);
-    let value = decoder.unpacked.clone();
-    let start = lines::byte_order_mark(&value);
-    match connector.source.format {
-        Format::Json => decoder.record(start, &value[start..]),
+/// Decodes an object; the connector is the given one, or what the object made of it. Compression is told by its content,
+/// never by its name. For objects that are looked at: all of it is held, and read again where its schema grew.
+pub fn decode_object(
+    connector: &Arc<Connector>,
+    bytes: &Bytes,
+    limits: &DecodeLimits,
+) -> Result<(Decoded, Arc<Connector>), ObjectFault> {
+    let mut connector = Arc::clone(connector);
+    loop {
+        let mut decoder = ObjectDecoder::of_bytes(&connector, bytes.clone(), limits).map_err(of_memory)?;
+        let mut decoded = Decoded::default();
+        while let Some(block) = decoder.next_block().map_err(of_memory)? {
+            decoded.append(block);
+        }
+        if Arc::ptr_eq(decoder.connector(), &connector) {
+            return Ok((decoded, connector));
+        }
+        connector = Arc::clone(decoder.connector());
     }
-    decoder.finish()
 }
 
-/// Gathers the rows of one object.
-struct Decoder<'c> {
-    rows: RowDecoder<'c>,
-    limits: DecodeLimits,
-    unpacked: Bytes,
-    /// Lines of text that is UTF-8 as a whole need not be looked at one by one.
-    is_utf8: bool,
-    decoded: Decoded,
-    /// Of the open batch.
-    spans: Vec<Span>,
-    batch_bytes: usize,
+/// Decodes the value of one message: exactly one row, number 0, newlines inside it are white space; the connector is the
+/// given one, or what the record made of it. A value without content is a `malformed_json` reject. Of CSV with a header,
+/// the header stands before the row.
+pub fn decode_record(connector: &Arc<Connector>, value: &Bytes, limits: &DecodeLimits) -> (Decoded, Arc<Connector>) {
+    let (start, end) = (blocks::byte_order_mark(value), value.len());
+    let header_len = match &connector.source.format {
+        Format::Csv(dialect) if dialect.has_header => csv_records::first_len(&value[start..], dialect),
+        _ => 0,
+    };
+    let mut connector = Arc::clone(connector);
+    loop {
+        let mut decoder = BlockDecoder::new(&connector, limits).keeping_long_records();
+        decoder.begin(value.clone(), 0);
+        decoder.one_record(start, header_len, end);
+        let decoded = decoder.finish(end as u64);
+        if !decoder.grow() {
+            return (decoded, connector);
+        }
+        connector = Arc::clone(decoder.connector());
+    }
 }
 
-impl<'c> Decoder<'c> {
-    fn new(connector: &'c Connector, unpacked: Bytes, limits: &DecodeLimits) -> Self {
-        let is_utf8 = simdutf8::basic::from_utf8(&unpacked).is_ok();
-        let decoded =
-            Decoded { batches: Vec::new(), rejects: Vec::new(), row_count: 0, unpacked_bytes: unpacked.len() as u64 };
-        Self {
-            rows: RowDecoder::new(connector, limits.json_depth_max),
-            limits: DecodeLimits { record_bytes_max: limits.record_bytes_max.min(RECORD_BYTES_MAX), ..*limits },
-            unpacked,
-            is_utf8,
-            decoded,
-            spans: Vec::new(),
-            batch_bytes: 0,
-        }
+/// What is wrong with an object whose bytes lie in memory.
+fn of_memory(error: DecodeError) -> ObjectFault {
+    match error {
+        DecodeError::Fault(fault) => fault,
+        DecodeError::Read(error) => unreachable!("bytes in memory can be read: {error}"),
     }
+}
 
-    fn record(&mut self, start: usize, record: &[u8]) {
-        let row = self.decoded.row_count as i64;
-        self.decoded.row_count += 1;
-        if let Err((reason, detail)) = self.read(row, record) {
-            let bytes = kept_bytes(&self.unpacked, start..start + record.len());
-            self.decoded.rejects.push(RowReject { row, byte_offset: start as u64, reason, detail, bytes });
-            return;
+/// Where in a rejected row its fault is: the byte, from 0, at which a field begins or the syntax breaks.
+/// `None` where it has no place: a field is missing, an expectation failed, a CSV field does not fit.
+pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &DecodeLimits) -> Option<usize> {
+    match reject.reason {
+        RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
+        RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
+        RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
+        _ if connector.source.format == Format::Json => {
+            let mut rows = RowDecoder::new(connector, limits.json_depth_max);
+            rows.row(reject.row, &reject.bytes).err()?;
+            rows.fault_at()
         }
-        self.spans.push(Span { byte_offset: start as u64, len: record.len() as u32 });
-        self.batch_bytes += record.len();
-        if self.spans.len() >= BATCH_ROWS_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
-            self.close_batch();
-        }
-    }
-
-    fn read(&mut self, row: i64, record: &[u8]) -> Result<(), (RejectReason, String)> {
-        if record.len() as u64 > self.limits.record_bytes_max {
-            let (len, max) = (record.len(), self.limits.record_bytes_max);
-            return Err((RejectReason::RecordTooLong, format!("{len} bytes, limits.record_bytes_max allows {max}")));
-        }
-        if !self.is_utf8
-            && let Err(error) = simdutf8::compat::from_utf8(record)
-        {
-            return Err((RejectReason::InvalidUtf8, format!("no UTF-8 at byte {}", error.valid_up_to())));
-        }
-        self.rows.row(row, record).map_err(|fault| (fault.reason(), fault.detail()))
-    }
-
-    fn close_batch(&mut self) {
-        self.batch_bytes = 0;
-        self.decoded.batches.push(DecodedBatch {
-            rows: self.rows.finish(),
-            spans: std::mem::take(&mut self.spans),
-            unpacked: self.unpacked.clone(),
-        });
-    }
-
-    fn finish(mut self) -> Decoded {
-        if !self.spans.is_empty() {
-            self.close_batch();
-        }
-        self.decoded
+        _ => None,
     }
 }

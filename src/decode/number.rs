@@ -1,5 +1,9 @@
 //! Numbers from their text, never by way of floating point where the type is exact.
 
+use std::borrow::Cow;
+
+use crate::types::plain_decimal;
+
 /// A JSON integer; `None` where it does not fit.
 pub(super) fn integer(raw: &[u8]) -> Option<i64> {
     let (is_negative, digits) = sign(raw);
@@ -13,6 +17,11 @@ pub(super) fn integer(raw: &[u8]) -> Option<i64> {
 /// point than `scale`, as written with its exponent applied (12.500 is three digits, so is 125e-3), or does not fit.
 pub(super) fn decimal(raw: &[u8], precision: u8, scale: i8) -> Option<i128> {
     let (is_negative, rest) = sign(raw);
+    if scale >= 0 && rest.len() <= SHORT && usize::from(precision) <= SHORT && !rest.iter().any(u8::is_ascii_alphabetic)
+    {
+        let value = i128::from(short_decimal(rest, precision, scale)?);
+        return Some(if is_negative { -value } else { value });
+    }
     let (digits, exponent) = match memchr::memchr2(b'e', b'E', rest) {
         Some(at) => (&rest[..at], exponent(&rest[at + 1..])?),
         None => (rest, 0),
@@ -37,6 +46,68 @@ pub(super) fn decimal(raw: &[u8], precision: u8, scale: i8) -> Option<i128> {
     }
     let limit = 10_i128.checked_pow(u32::from(precision))?;
     (value < limit).then_some(if is_negative { -value } else { value })
+}
+
+/// The same for digits with a point or without one, as most are, in 64 bits: a tenth of the time.
+fn short_decimal(digits: &[u8], precision: u8, scale: i8) -> Option<u64> {
+    let mut value = 0;
+    let mut point = None;
+    for (at, byte) in digits.iter().enumerate() {
+        if *byte == b'.' {
+            point = Some(at);
+        } else {
+            value = value * 10 + u64::from(byte - b'0');
+        }
+    }
+    let behind_point = point.map_or(0, |at| digits.len() - at - 1);
+    let missing = usize::try_from(scale).ok()?.checked_sub(behind_point)?;
+    let value = if value == 0 { 0 } else { value.checked_mul(*POWERS.get(missing)?)? };
+    (value < POWERS[usize::from(precision)]).then_some(value)
+}
+
+/// So many digits fit 64 bits with room to spare.
+const SHORT: usize = 18;
+
+const POWERS: [u64; SHORT + 1] = {
+    let mut powers = [1; SHORT + 1];
+    let mut at = 1;
+    while at <= SHORT {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
+/// Digits before the point and behind it, as written with its exponent applied; `None` for more than make sense.
+/// A zero in front of the point counts: Parquet's readers expect one.
+pub(super) fn digits(raw: &[u8]) -> Option<(u32, u32)> {
+    let (_, rest) = sign(raw);
+    let (mantissa, exponent) = match memchr::memchr2(b'e', b'E', rest) {
+        Some(at) => (&rest[..at], exponent(&rest[at + 1..])?),
+        None => (rest, 0),
+    };
+    let (whole, fraction) = match memchr::memchr(b'.', mantissa) {
+        Some(at) => (&mantissa[..at], &mantissa[at + 1..]),
+        None => (mantissa, &b""[..]),
+    };
+    let all = whole.iter().chain(fraction);
+    let leading_zeros = all.take_while(|digit| **digit == b'0').count();
+    let is_zero = leading_zeros == whole.len() + fraction.len();
+    let scale = (fraction.len() as i64 - exponent).max(0);
+    let before = if is_zero { 1 } else { (whole.len() as i64 - leading_zeros as i64 + exponent).max(1) };
+    Some((u32::try_from(before).ok()?, u32::try_from(scale).ok()?))
+}
+
+/// The text of a value in a column that takes texts and numbers: a number without exponent and without zeros
+/// behind its last digit, so that it is the same whether it was read as a number before or not.
+pub(super) fn plain(value: &[u8]) -> Cow<'_, [u8]> {
+    if !matches!(value.first(), Some(b'-' | b'0'..=b'9')) {
+        return Cow::Borrowed(value);
+    }
+    let exact = digits(value).filter(|(whole, scale)| whole + scale <= 38).and_then(|(whole, scale)| {
+        let number = decimal(value, (whole + scale) as u8, scale as i8)?;
+        Some(plain_decimal(number, scale as i8).into_bytes())
+    });
+    exact.map_or(Cow::Borrowed(value), Cow::Owned)
 }
 
 /// A JSON number; `None` where it is beyond the range of a double.

@@ -16,6 +16,14 @@ pub(super) enum SyntaxError {
     },
 }
 
+impl SyntaxError {
+    pub(super) fn at(self) -> usize {
+        match self {
+            Self::Malformed { at, .. } | Self::TooDeep { at } => at,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bracket {
     Object,
@@ -53,6 +61,21 @@ impl<'a> Scanner<'a> {
 
     pub(super) fn into_open(self) -> Vec<Bracket> {
         self.open
+    }
+
+    /// How many bytes are taken.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Behind the white space at `at`.
+    pub(super) fn skip_space(&self, at: usize) -> usize {
+        at + self.bytes[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count()
+    }
+
+    /// What was taken from `start` on.
+    pub(super) fn since(&self, start: usize) -> &'a [u8] {
+        &self.bytes[start..self.at]
     }
 
     /// The next byte that is no white space, not taken; 0 at the end, which begins nothing either.
@@ -108,6 +131,15 @@ impl<'a> Scanner<'a> {
         }
         self.at += 1;
         Ok(key)
+    }
+
+    /// Takes `known` where just that stands here, without white space before it.
+    pub(super) fn take(&mut self, known: &[u8]) -> bool {
+        let is_there = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(known));
+        if is_there {
+            self.at += known.len();
+        }
+        is_there
     }
 
     /// Takes any value and gives its text, without white space around it.

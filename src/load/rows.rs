@@ -8,7 +8,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     new_null_array,
 };
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{Bytes, BytesMut};
@@ -145,7 +145,9 @@ impl Rows<'_> {
         if array.data_type() == data_type {
             return Ok(Arc::clone(array));
         }
-        cast(array, data_type).map_err(|e| self.column_error(name, e))
+        // a value that the column cannot hold is an error, not a null
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        cast_with_options(array, data_type, &strict).map_err(|e| self.column_error(name, e))
     }
 
     fn required_column(&self, name: &str, data_type: &DataType) -> Result<ArrayRef, LoadError> {

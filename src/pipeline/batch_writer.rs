@@ -1,6 +1,6 @@
 //! From a sealed batch to a committed one: build, upload, commit; again where a claim was lost.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,17 +8,21 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::build::{BuildError, Built, SealedBatch, Upload, build};
 use super::carry::{CarryError, carry};
+use super::checks::Histories;
 use super::context::TransformContext;
-use super::parking::{Breakers, park};
+use super::parking::{Breakers, park, stop};
 use super::position::Ownership;
-use super::process::{ProcessError, process_again};
-use crate::catalog::CatalogError;
+use super::process::{ProcessError, ProcessedMessage, process_again};
+use crate::catalog::{self, CatalogError};
+use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
 use crate::client::s3::S3Error;
 use crate::commit::{CommitError, CommitOutcome, Proposal, commit, commit_passed_over};
+use crate::config::Check;
 use crate::error::ErrorKind;
 use crate::source::object_reader::ReadError;
 use crate::telemetry::metrics;
+use crate::transform::CheckOutcome;
 use crate::types::{MicroBatchId, ObjectOutcome, OffsetOutcome};
 
 /// PUTs of one micro-batch at a time.
@@ -45,8 +49,8 @@ pub enum WriteError {
     Again(#[source] ProcessError),
     #[error("could not carry rows over")]
     Carry(#[from] CarryError),
-    #[error("could not park a connector")]
-    Park(#[from] CatalogError),
+    #[error("could not ask the catalog")]
+    Catalog(#[from] CatalogError),
 }
 
 impl WriteError {
@@ -57,7 +61,7 @@ impl WriteError {
             Self::Commit(source) => source.kind(),
             Self::Again(source) => source.kind(),
             Self::Carry(source) => source.kind(),
-            Self::Park(source) => source.kind(),
+            Self::Catalog(source) => source.kind(),
         }
     }
 }
@@ -88,8 +92,15 @@ impl BatchWriter<'_> {
             }
             crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
-            let (mut built, back) = self.build(sealed).await?;
+            let histories = self.histories(&sealed).await?;
+            let (mut built, back) = self.build(sealed, histories).await?;
             sealed = back;
+            if !built.stops.is_empty() {
+                for (connector, reason) in &built.stops {
+                    stop(self.context, &self.retries, &self.breakers, connector, reason).await?;
+                }
+                continue;
+            }
             self.upload(&built).await?;
             crate::telemetry::fail_point!("batch.all_put");
             observe("stage", started);
@@ -177,12 +188,35 @@ impl BatchWriter<'_> {
         Ok(if outcome == CommitOutcome::Committed { Written::PassedOver(refused) } else { Written::Fenced })
     }
 
-    async fn build(&self, sealed: SealedBatch) -> Result<(Built, SealedBatch), WriteError> {
+    /// What earlier micro-batches say of expectations that are measured by them.
+    async fn histories(&self, sealed: &SealedBatch) -> Result<Histories, WriteError> {
+        let mut wanted: BTreeMap<(String, String), u32> = BTreeMap::new();
+        for connector in sealed.messages.iter().flat_map(ProcessedMessage::rows).map(|rows| &rows.connector) {
+            for expectation in &connector.expectations {
+                if let Check::RowCount { last, .. } = expectation.check {
+                    wanted.insert((connector.name.clone(), expectation.name.clone()), last);
+                }
+            }
+        }
+        let mut histories = Histories::new();
+        for ((connector, expectation), last) in wanted {
+            let history = retry(&self.retries, "catalog", CatalogError::kind, || async {
+                let client = postgres::get(&self.context.catalog).await.map_err(CatalogError::Connect)?;
+                let (partition, before) = (self.ownership.partition, sealed.offsets.first());
+                catalog::expectation_history(&client, partition, before, &connector, &expectation, last).await
+            });
+            let history = history.await?;
+            histories.insert((connector, expectation), history);
+        }
+        Ok(histories)
+    }
+
+    async fn build(&self, sealed: SealedBatch, histories: Histories) -> Result<(Built, SealedBatch), WriteError> {
         let context = Arc::clone(self.context);
         let others = Arc::clone(&context.alone).read_owned().await;
         let built = tokio::task::spawn_blocking(move || {
             let _others = others;
-            build(&context, &sealed).map(|built| (built, sealed))
+            build(&context, &sealed, &histories).map(|built| (built, sealed))
         });
         Ok(built.await.map_err(WriteError::Task)??)
     }
@@ -234,6 +268,13 @@ impl BatchWriter<'_> {
         }
         for (dataset, count) in proposal.ledgers.datasets() {
             metrics().rows_out.with_label_values(&[dataset]).inc_by(count);
+        }
+        for result in &proposal.expectations {
+            let labels = [result.connector.as_str(), result.name.as_str()];
+            metrics().expectation_results.with_label_values(&[labels[0], labels[1], result.outcome]).inc();
+            if result.outcome != CheckOutcome::Passed.as_str() {
+                metrics().expectation_failures.with_label_values(&labels).inc_by(result.rows_failed.unsigned_abs());
+            }
         }
         for ((connector, reason), count) in &built.dead_letter_counts {
             metrics().dead_letters.with_label_values(&[connector.as_str(), reason]).inc_by(*count);

@@ -1,4 +1,4 @@
-//! From processed messages to a proposal for the commit: dedupe, Parquet, ledgers, claims.
+//! From processed messages to a proposal for the commit: dedupe, the last expectations, Parquet, ledgers, claims.
 //!
 //! Pure but for the CPU it takes: the same messages give the same proposal, so it is made again
 //! whenever the commit finds that another micro-batch holds one of the claims.
@@ -10,20 +10,22 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::carry::Carried;
+use super::checks::{Checks, Histories};
 use super::context::TransformContext;
+use super::evolution::{EvolutionError, EvolvedRows};
 use super::overrides::Overrides;
 use super::parking::parked_objects;
 use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
-use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX};
+use crate::catalog::{DeadLetterSample, FileRecord, SAMPLES_MAX, SchemaVersion};
 use crate::commit::{Ledgers, Proposal, Redrive, Totals};
 use crate::config::Connector;
 use crate::error::chain;
 use crate::stage;
-use crate::transform;
+use crate::transform::TransformError;
 use crate::types::{
-    DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
-    ParkedObject, RejectReason, RowOutcome, StagedFile, TopicPartition,
+    DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, ParkedObject,
+    RejectReason, RowOutcome, StagedFile, TopicPartition,
 };
 
 const SAMPLE_BYTES_MAX: usize = 4096;
@@ -34,6 +36,8 @@ pub struct Built {
     pub uploads: Vec<Upload>,
     /// By connector and reason.
     pub dead_letter_counts: BTreeMap<(String, &'static str), u64>,
+    /// Connectors that must be parked, and why: then nothing of this may be committed.
+    pub stops: Vec<(String, String)>,
 }
 
 pub struct Upload {
@@ -60,8 +64,10 @@ pub struct SealedBatch {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("could not dedupe the rows of connector `{connector}`: {detail}")]
+    #[error("could not dedupe or check the rows of connector `{connector}`: {detail}")]
     Dedupe { connector: String, detail: String },
+    #[error("could not bring the rows of connector `{connector}` to one schema: {detail}")]
+    Arrange { connector: String, detail: String },
     #[error("could not encode the files of connector `{connector}`: {detail}")]
     Encode { connector: String, detail: String },
 }
@@ -72,13 +78,16 @@ struct Collected {
     ledgers: Ledgers,
     totals: Totals,
     claims: Vec<ObjectClaim>,
-    rows: BTreeMap<String, (Arc<Connector>, Vec<OriginRows>)>,
+    rows: BTreeMap<String, EvolvedRows>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     parked: Vec<ParkedObject>,
+    checks: Checks,
+    /// That rows were written with.
+    schemas: Vec<Arc<Connector>>,
 }
 
 /// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
-pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, BuildError> {
+pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histories) -> Result<Built, BuildError> {
     let id = MicroBatchId::generate();
     let mut collected = Collected::default();
     // what is carried over is claimed already: the same version announced again is a duplicate
@@ -90,7 +99,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     }
     collected.carried(&sealed.carried);
     collected.offsets_without_messages(sealed);
-    let mut files = collected.encode_rows(&sealed.topic_partition, id)?;
+    let mut files = collected.encode_rows(context, &sealed.topic_partition, id, histories)?;
     files.extend(encode_dead_letters(context, sealed, id, &collected.dead_letters)?);
     collected.totals.rows_out = count_rows(&files, FileKind::Data);
     collected.totals.dead_letters = count_rows(&files, FileKind::DeadLetter);
@@ -111,7 +120,9 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
         files: records,
         claims: collected.claims,
         parked: collected.parked,
+        schemas: collected.schemas.iter().filter_map(|connector| schema_version(context, connector)).collect(),
         dead_letters: samples(&collected.dead_letters),
+        expectations: collected.checks.records(),
         last_message: last.map(|message| (message.offset, message.timestamp_ms, message.sha256())),
         oldest_message_at: sealed.messages.iter().map(ProcessedMessage::announced_at).min(),
         outbox_topic: context.outbox_topic.clone(),
@@ -123,7 +134,18 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch) -> Result<Built, 
     for (letter, _) in &collected.dead_letters {
         *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
     }
-    Ok(Built { proposal, uploads, dead_letter_counts })
+    Ok(Built { proposal, uploads, dead_letter_counts, stops: collected.checks.stops() })
+}
+
+/// `None` where it is the declared one.
+fn schema_version(context: &TransformContext, connector: &Connector) -> Option<SchemaVersion> {
+    let declared = context.connectors.by_name(&connector.name)?;
+    (declared.schema_revision != connector.schema_revision).then(|| SchemaVersion {
+        connector: connector.name.clone(),
+        declared_revision: declared.schema_revision.clone(),
+        schema_revision: connector.schema_revision.clone(),
+        fields: connector.fields_to_json(),
+    })
 }
 
 /// Bucket, key, version.
@@ -146,9 +168,9 @@ impl Collected {
             self.claims.push(claim.clone());
         }
         for (connector, rows) in &carried.rows {
+            self.checks.carried(&rows.origin);
             self.totals.rows_in += rows.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
-            let entry = self.rows.entry(connector.name.clone());
-            entry.or_insert_with(|| (Arc::clone(connector), Vec::new())).1.push(rows.clone());
+            self.rows.entry(connector.name.clone()).or_default().push(connector, rows.clone());
         }
         let claimed: HashSet<(i64, i32)> =
             carried.claims.iter().map(|claim| (claim.message_offset, claim.record)).collect();
@@ -226,20 +248,31 @@ impl Collected {
             ..DeadLetter::of_row(name, origin, reject, location.cloned())
         });
         self.dead_letters.extend(letters.map(|letter| (letter, time)));
-        let entry = self.rows.entry(name.clone()).or_insert_with(|| (Arc::clone(&rows.connector), Vec::new()));
-        entry.1.push(rows.rows.clone());
+        self.checks.read(rows, time);
+        self.rows.entry(name.clone()).or_default().push(&rows.connector, rows.rows.clone());
     }
 
     fn encode_rows(
         &mut self,
+        context: &TransformContext,
         topic_partition: &TopicPartition,
         id: MicroBatchId,
+        histories: &Histories,
     ) -> Result<Vec<StagedFile>, BuildError> {
         let mut files = Vec::new();
-        for (name, (connector, rows)) in std::mem::take(&mut self.rows) {
-            let (rows, duplicates) = transform::dedupe(&connector, rows)
-                .map_err(|error| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) })?;
-            self.ledgers.rows_in(&name, RowOutcome::Duplicate, duplicates);
+        for (name, rows) in std::mem::take(&mut self.rows) {
+            let arrange =
+                |error: EvolutionError| BuildError::Arrange { connector: name.clone(), detail: chain(&error) };
+            let Some((connector, rows)) = rows.united().map_err(arrange)? else { continue };
+            self.schemas.push(Arc::clone(&connector));
+            let failed = |error: TransformError| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) };
+            let plan = context.schemas.plan(&connector).map_err(failed)?;
+            let checked = self.checks.check(&plan, rows, histories).map_err(failed)?;
+            self.ledgers.rows_in(&name, RowOutcome::Duplicate, checked.duplicates);
+            self.ledgers.rows_in(&name, RowOutcome::Filtered, checked.filtered);
+            self.ledgers.rows_in(&name, RowOutcome::Rejected, checked.dead_letters.len() as u64);
+            self.dead_letters.extend(checked.dead_letters);
+            let rows = checked.rows;
             let passed = rows.iter().flat_map(|origin| &origin.batches).map(|batch| batch.num_rows() as u64).sum();
             self.ledgers.rows_in(&name, RowOutcome::Passed, passed);
             self.ledgers.rows_out(&name, &connector.staging.dataset, passed);

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use super::build::{SealedBatch, build};
 use super::carry::Carried;
+use super::checks::Histories;
 use super::context::TransformContext;
 use super::position::{Ownership, TakeOver};
 use super::process::{Manner, ProcessError, ProcessedMessage, dead_message, process};
@@ -159,7 +160,7 @@ impl Trial {
         let context = Arc::clone(&self.context);
         let back = tokio::task::spawn_blocking(move || {
             // an error shows again when the micro-batch is built, and is told there
-            drop(build(&context, &sealed));
+            drop(build(&context, &sealed, &Histories::default()));
             sealed.messages.pop()
         });
         Ok(back.await.map_err(ProcessError::Task)?.expect("the message that was put in"))

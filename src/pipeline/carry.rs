@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use thiserror::Error;
 
 use super::context::TransformContext;
+use super::evolution::widen_array;
 use super::lake_files::{LakeFileError, read_file};
 use super::letters::letters_in;
 use super::process::ProcessedMessage;
@@ -110,8 +111,10 @@ pub(super) async fn carry(
                     let problem = "there is no such connector any more".to_owned();
                     CarryError::CannotRebuild { connector: file.connector.clone(), problem }
                 })?;
-                let rows = wanted.rows(connector, batch)?;
-                carried.rows.extend(rows.into_iter().map(|rows| (Arc::clone(connector), rows)));
+                // with the columns that data added
+                let connector = context.schemas.current(&connector.name).connector;
+                let rows = wanted.rows(&connector, batch)?;
+                carried.rows.extend(rows.into_iter().map(|rows| (Arc::clone(&connector), rows)));
             } else {
                 for (mut letter, time) in wanted.dead_letters(&file, batch)? {
                     match replaced.overrides.correct_carried(context, &mut letter) {
@@ -196,7 +199,6 @@ fn required<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, Stri
 /// Rows of the lake as the connector's decoder would make them today.
 fn conform(connector: &Connector, rows: &RecordBatch) -> Result<RecordBatch, String> {
     let schema = connector.decoded_schema();
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let columns = schema
         .fields()
         .iter()
@@ -204,8 +206,9 @@ fn conform(connector: &Connector, rows: &RecordBatch) -> Result<RecordBatch, Str
             None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
             None => Err(format!("column `{}` is required now, and the old rows lack it", field.name())),
             Some(array) if array.data_type() == field.data_type() => Ok(Arc::clone(array)),
-            Some(array) => cast_with_options(array, field.data_type(), &strict)
-                .map_err(|error| format!("column `{}`: {error}", field.name())),
+            Some(array) => {
+                widen_array(array, field.data_type()).map_err(|error| format!("column `{}`: {error}", field.name()))
+            }
         })
         .collect::<Result<Vec<_>, _>>()?;
     RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())

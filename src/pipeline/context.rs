@@ -1,13 +1,14 @@
 //! What the workers of a process share, built once at start.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
+use super::claims::CatalogClaims;
+use super::evolution::EvolvedSchemas;
 use super::parking::Parked;
-use crate::catalog;
+use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
@@ -15,14 +16,15 @@ use crate::commit::BatchLimits;
 use crate::config::{Connector, Connectors, KeyEncoding, Settings};
 use crate::decode::DecodeLimits;
 use crate::source::notification::ObjectEvent;
-use crate::source::object_reader::{Claims, ClaimsError, ObjectReader};
-use crate::transform::{TransformError, TransformPlan};
-use crate::types::{MicroBatchId, ObjectLocation, TopicPartition};
+use crate::source::object_reader::ObjectReader;
+use crate::transform::TransformError;
+use crate::types::TopicPartition;
 
 /// Everything the transform role needs besides Kafka.
 pub struct TransformContext {
     pub connectors: Connectors,
-    plans: HashMap<String, TransformPlan>,
+    /// How rows are read, and what their data made of it.
+    pub(super) schemas: EvolvedSchemas,
     pub objects: ObjectReader<CatalogClaims>,
     pub lake: S3Client,
     pub lake_bucket: String,
@@ -56,22 +58,14 @@ impl TransformContext {
         cluster_id: String,
         catalog_id: uuid::Uuid,
     ) -> Result<Self, TransformError> {
-        let plans = connectors
-            .all
-            .iter()
-            .map(|connector| Ok((connector.name.clone(), TransformPlan::new(connector)?)))
-            .collect::<Result<_, TransformError>>()?;
+        let schemas = EvolvedSchemas::new(&connectors.all)?;
         let rate = RequestRate::new(settings.limits.s3_requests_per_s);
         let raw = S3Client::new("raw", &settings.s3.raw, rate.clone());
-        let claims = CatalogClaims {
-            pool: catalog.clone(),
-            cluster_id: cluster_id.clone(),
-            consumer_group: settings.kafka.group.clone(),
-        };
+        let claims = CatalogClaims::new(catalog.clone(), cluster_id.clone(), settings.kafka.group.clone());
         let limits = &settings.limits;
         Ok(Self {
             connectors,
-            plans,
+            schemas,
             objects: ObjectReader::new(raw, claims, limits),
             lake: S3Client::new("lake", &settings.s3.lake, rate).owned_by(catalog_id),
             lake_bucket: settings.s3.lake_bucket.clone(),
@@ -91,8 +85,25 @@ impl TransformContext {
         })
     }
 
-    pub fn plan(&self, connector: &Arc<Connector>) -> &TransformPlan {
-        self.plans.get(&connector.name).expect("plans are made from the same connectors")
+    /// Reads what the catalog knows of schemas that data made of connectors. To be called before rows are read.
+    pub(super) async fn read_schemas(&self) -> Result<(), CatalogError> {
+        let evolving: Vec<(&str, &str)> = self
+            .connectors
+            .all
+            .iter()
+            .filter(|connector| connector.evolves())
+            .map(|connector| (connector.name.as_str(), connector.schema_revision.as_str()))
+            .collect();
+        if evolving.is_empty() {
+            return Ok(());
+        }
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        for (connector, fields) in catalog::schema_versions(&client, &evolving).await? {
+            if let Err(error) = self.schemas.remember(&connector, &fields) {
+                tracing::error!(component = "decode", connector = %connector, error = %crate::error::chain(&error), "a schema in the catalog does not fit the connector, it is left out");
+            }
+        }
+        Ok(())
     }
 
     /// The connector that wants an object under any spelling of its key, tried in order.
@@ -112,27 +123,4 @@ fn process_name() -> String {
         .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
         .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned());
     format!("{host}/{}", std::process::id())
-}
-
-/// Claims as the catalog knows them.
-pub struct CatalogClaims {
-    pool: Pool,
-    cluster_id: String,
-    consumer_group: String,
-}
-
-impl Claims for CatalogClaims {
-    async fn claimed(
-        &self,
-        location: &ObjectLocation,
-        versions: &[String],
-        replaced: Option<MicroBatchId>,
-    ) -> Result<HashSet<String>, ClaimsError> {
-        let client = postgres::get(&self.pool)
-            .await
-            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })?;
-        catalog::claimed(&client, &self.cluster_id, &self.consumer_group, location, versions, replaced)
-            .await
-            .map_err(|error| ClaimsError { kind: error.kind(), source: Box::new(error) })
-    }
 }

@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use super::context::TransformContext;
 use super::decode_task::{Fault, on_cpu_thread};
+use super::evolution::{CurrentSchema, EvolvedSchemas, widen_rows};
 use super::overrides::Overrides;
 use super::process::{Manner, ProcessError, ProcessedRows};
 use crate::config::Connector;
-use crate::decode::{self, DecodeLimits};
+use crate::decode::{self, DecodeError, DecodeLimits, ObjectDecoder};
 use crate::telemetry::metrics;
-use crate::transform::{self, TransformPlan, Transformed};
-use crate::types::{ObjectVersion, Origin, OriginRows, RejectReason};
+use crate::transform::{self, Transformed};
+use crate::types::{Decoded, ObjectVersion, Origin, OriginRows, RejectReason};
 
 pub(super) enum Input {
     Object(Bytes),
@@ -30,30 +31,130 @@ pub(super) struct DecodeJob {
     pub(super) manner: Manner,
 }
 
-/// What stands in one object or record, before corrections.
+/// What stands in one object or record, or in a chunk of an object, before corrections.
+#[derive(Debug)]
 pub(super) struct ReadRows {
+    /// The connector's schema as it is with this object: that of the rows.
+    pub(super) schema: CurrentSchema,
     pub(super) transformed: Transformed,
     /// Rows read, rejected ones included.
     pub(super) row_count: u64,
     pub(super) unpacked_bytes: u64,
 }
 
-/// Decodes, cleans and checks. CPU work: not on an async thread.
-pub(super) fn read_rows(
-    connector: &Connector,
-    plan: &TransformPlan,
+/// Why an object cannot be read on.
+#[derive(Debug)]
+pub(super) enum ChunkError {
+    Fault(Fault),
+    /// Its stored bytes do not come.
+    Read(std::io::Error),
+}
+
+impl From<DecodeError> for ChunkError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Fault(fault) => Self::Fault(Fault { reason: fault.reason(), detail: fault.to_string() }),
+            DecodeError::Read(error) => Self::Read(error),
+        }
+    }
+}
+
+/// An object in chunks: decoded, cleaned and checked. CPU work: not on an async thread.
+///
+/// Never holds more than one chunk and a block of what is unpacked. A chunk is the fewest blocks that have
+/// `chunk_bytes` together, so its place depends on the object's bytes alone.
+pub(super) struct Chunks<'a> {
+    schemas: &'a EvolvedSchemas,
+    /// Of the last block's rows.
+    schema: CurrentSchema,
+    decoder: ObjectDecoder<'a>,
+    chunk_bytes: u64,
+    /// The block behind the last chunk.
+    ahead: Option<ReadRows>,
+}
+
+impl<'a> Chunks<'a> {
+    /// The decoder's connector is the one of the schema.
+    pub(super) fn new(
+        schemas: &'a EvolvedSchemas,
+        schema: CurrentSchema,
+        decoder: ObjectDecoder<'a>,
+        chunk_bytes: u64,
+    ) -> Self {
+        Self { schemas, schema, decoder, chunk_bytes, ahead: None }
+    }
+
+    /// The next chunk, and whether it is the last one. An object without rows is one chunk without rows.
+    pub(super) fn next(&mut self) -> Result<(ReadRows, bool), ChunkError> {
+        let mut chunk = self.ahead.take().unwrap_or_else(|| ReadRows::none(&self.schema));
+        loop {
+            match self.block()? {
+                None => return Ok((chunk, true)),
+                Some(block) if chunk.unpacked_bytes >= self.chunk_bytes => {
+                    self.ahead = Some(block);
+                    return Ok((chunk, false));
+                }
+                Some(block) => chunk.append(block).map_err(ChunkError::Fault)?,
+            }
+        }
+    }
+
+    fn block(&mut self) -> Result<Option<ReadRows>, ChunkError> {
+        let Some(decoded) = self.decoder.next_block()? else { return Ok(None) };
+        let grown = Arc::clone(self.decoder.connector());
+        self.schema = self.schemas.learn(&self.schema, grown).map_err(|error| ChunkError::Fault(unusable(&error)))?;
+        transformed(&self.schema, decoded).map(Some).map_err(ChunkError::Fault)
+    }
+}
+
+impl ReadRows {
+    fn none(schema: &CurrentSchema) -> Self {
+        Self { schema: schema.clone(), transformed: Transformed::default(), row_count: 0, unpacked_bytes: 0 }
+    }
+
+    fn append(&mut self, next: Self) -> Result<(), Fault> {
+        widen_rows(&self.schema.connector, &next.schema.connector, &mut self.transformed)?;
+        self.schema = next.schema;
+        self.transformed.append(&self.schema.plan, next.transformed);
+        self.row_count += next.row_count;
+        self.unpacked_bytes += next.unpacked_bytes;
+        Ok(())
+    }
+}
+
+/// Decodes, cleans and checks as a whole. CPU work: not on an async thread.
+fn read_rows(
+    schema: &CurrentSchema,
+    schemas: &EvolvedSchemas,
     limits: &DecodeLimits,
     input: Input,
 ) -> Result<ReadRows, Fault> {
-    let decoded = match input {
-        Input::Object(bytes) => decode::decode_object(connector, bytes, limits)
-            .map_err(|fault| Fault { reason: fault.reason(), detail: fault.to_string() })?,
-        Input::Record(value) => decode::decode_record(connector, value, limits),
-    };
+    match input {
+        Input::Object(bytes) => {
+            let decoder = ObjectDecoder::of_bytes(&schema.connector, bytes, limits).map_err(ChunkError::from);
+            match decoder.and_then(|decoder| Chunks::new(schemas, schema.clone(), decoder, u64::MAX).next()) {
+                Ok((rows, _)) => Ok(rows),
+                Err(ChunkError::Fault(fault)) => Err(fault),
+                Err(ChunkError::Read(error)) => unreachable!("bytes in memory can be read: {error}"),
+            }
+        }
+        Input::Record(value) => {
+            let (decoded, connector) = decode::decode_record(&schema.connector, &value, limits);
+            let schema = schemas.learn(schema, connector).map_err(|error| unusable(&error))?;
+            transformed(&schema, decoded)
+        }
+    }
+}
+
+fn transformed(schema: &CurrentSchema, decoded: Decoded) -> Result<ReadRows, Fault> {
     let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
-    let transformed = transform::apply(plan, decoded)
-        .map_err(|error| Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(&error) })?;
-    Ok(ReadRows { transformed, row_count, unpacked_bytes })
+    let transformed = transform::apply(&schema.plan, decoded).map_err(|error| unusable(&error))?;
+    Ok(ReadRows { schema: schema.clone(), transformed, row_count, unpacked_bytes })
+}
+
+/// Rows that cannot be cleaned or checked by the connector.
+pub(super) fn unusable(error: &(dyn std::error::Error + 'static)) -> Fault {
+    Fault { reason: RejectReason::ExpectationFailed, detail: crate::error::chain(error) }
 }
 
 /// Decodes, cleans, checks and corrects on a thread for CPU work.
@@ -67,13 +168,17 @@ pub(super) async fn decode_rows(
     let work = move || {
         let _others = others;
         crate::telemetry::fail_point!("object.decoding"; object.as_ref().map_or("", |object| &object.location.key));
-        let (plan, limits) = (context.plan(&connector), &context.decode_limits);
-        let ReadRows { mut transformed, row_count, unpacked_bytes } = read_rows(&connector, plan, limits, input)?;
+        let limits = &context.decode_limits;
+        let current = context.schemas.current(&connector.name);
+        let ReadRows { schema, mut transformed, row_count, unpacked_bytes } =
+            read_rows(&current, &context.schemas, limits, input)?;
         metrics().object_unpacked_bytes.with_label_values(&[&connector.name]).inc_by(unpacked_bytes);
-        for (expectation, count) in &transformed.failures {
-            metrics().expectation_failures.with_label_values(&[&connector.name, expectation]).inc_by(*count);
+        for (step, count) in transformed.changes.iter() {
+            metrics().clean_changed.with_label_values(&[&connector.name, step]).inc_by(count);
         }
-        overrides.correct_rows(plan, &connector, limits, &origin, &mut transformed);
+        let grown = overrides.grown(&schema.connector, limits, &origin, &transformed.rejects);
+        let CurrentSchema { connector, plan } = context.schemas.grow(&schema, grown, &mut transformed)?;
+        overrides.correct_rows(&plan, &connector, limits, &origin, &mut transformed);
         Ok(ProcessedRows {
             connector,
             rows: OriginRows { origin, batches: transformed.batches },
@@ -81,6 +186,8 @@ pub(super) async fn decode_rows(
             row_count,
             filtered: transformed.filtered,
             failed: transformed.failed,
+            tallies: transformed.tallies,
+            held: transformed.held,
             unpacked_bytes,
             object,
         })

@@ -5,10 +5,16 @@
 //! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. A file stands for an object, its
 //! place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
 //! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
-//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters and the breaker
-//! are the pipeline's alone.
+//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and
+//! what is measured by earlier micro-batches are the pipeline's alone. A file counts as announced when it was modified.
+//!
+//! # Large files
+//! A file is read block by block, so memory is bounded however large it is. One of more than a chunk
+//! ([`CHUNK_BYTES`], unpacked) is staged chunk by chunk, each a micro-batch of its own; where it is cut depends on its
+//! bytes alone. It is quarantined as a whole all the same: what its first chunks have written is deleted then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,20 +22,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::decode_rows::{Input, ReadRows, read_rows};
+use super::checks::{Checked, Checks, Histories};
+use super::decode_rows::{ChunkError, Chunks, ReadRows};
 use super::decode_task::{Fault, catching};
+use super::evolution::{EvolutionError, EvolvedRows, EvolvedSchemas};
 use crate::commit::{BatchLimits, Fill};
 use crate::config::{Connector, Limits};
-use crate::decode::DecodeLimits;
+use crate::decode::{DecodeLimits, ObjectDecoder};
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::{self, TransformError, TransformPlan};
+use crate::transform::TransformError;
 use crate::types::{
-    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, StagedFile, TopicPartition,
+    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
 };
 
 /// Bucket of dead letters whose object was a local file.
 const LOCAL_BUCKET: &str = "file";
+/// Unpacked, and the rest of a block. Changing it changes what is deduped.
+const CHUNK_BYTES: u64 = 64 << 20;
+/// Smaller files are read at once.
+const STREAMED_BYTES_MIN: u64 = 8 << 20;
+/// Larger files are not kept whole in their dead letter; they lie where they lay.
+const LETTER_BYTES_MAX: u64 = 64 << 20;
+/// What is kept of them then.
+const HEAD_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -41,8 +57,12 @@ pub enum LocalError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("a row of {} fails expectation `{expectation}`, which stops connector `{connector}`", path.display())]
     Stopped { connector: String, expectation: String, path: PathBuf },
-    #[error("could not plan or dedupe")]
+    #[error("{reason}, which stops connector `{connector}`")]
+    BatchStopped { connector: String, reason: String },
+    #[error("could not plan, dedupe or check")]
     Transform(#[from] TransformError),
+    #[error("could not bring rows to one schema")]
+    Arrange(#[from] EvolutionError),
     #[error("could not encode")]
     Encode(#[from] stage::StageError),
 }
@@ -51,8 +71,9 @@ impl LocalError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::FolderInUse { .. } | Self::Read { .. } | Self::Write { .. } => ErrorKind::Invalid,
-            Self::Stopped { .. } => ErrorKind::Halt,
+            Self::Stopped { .. } | Self::BatchStopped { .. } => ErrorKind::Halt,
             Self::Transform(source) => source.kind(),
+            Self::Arrange(_) => ErrorKind::Halt,
             Self::Encode(source) => source.kind(),
         }
     }
@@ -117,11 +138,12 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
             return Err(LocalError::FolderInUse { folder });
         }
     }
-    let plan = TransformPlan::new(&job.connector)?;
+    let schemas = EvolvedSchemas::new(std::slice::from_ref(&job.connector))?;
     let next_file = AtomicUsize::new(0);
     let threads = job.threads.clamp(1, job.files.len().max(1));
     let results: Vec<Result<StageReport, LocalError>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Worker::new(job, &plan).run(&next_file))).collect();
+        let workers: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| Worker::new(job, &schemas).run(&next_file))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -137,30 +159,60 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
 /// One thread's open micro-batch.
 struct Worker<'a> {
     job: &'a StageJob,
-    plan: &'a TransformPlan,
+    schemas: &'a EvolvedSchemas,
     batch_limits: BatchLimits,
     decode_limits: DecodeLimits,
     topic_partition: TopicPartition,
     fill: Fill,
-    rows: Vec<OriginRows>,
+    rows: EvolvedRows,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    checks: Checks,
     folders: BTreeSet<PathBuf>,
     report: StageReport,
+    /// The file at hand is staged in chunks.
+    cut: Option<Cut>,
+}
+
+struct Cut {
+    /// As it stood without the chunks.
+    before: StageReport,
+    /// What they have written.
+    files: Vec<PathBuf>,
+}
+
+/// Why a file is not staged.
+enum FileError {
+    Chunk(ChunkError),
+    Local(LocalError),
+}
+
+impl From<ChunkError> for FileError {
+    fn from(error: ChunkError) -> Self {
+        Self::Chunk(error)
+    }
+}
+
+impl From<Fault> for FileError {
+    fn from(fault: Fault) -> Self {
+        Self::Chunk(ChunkError::Fault(fault))
+    }
 }
 
 impl<'a> Worker<'a> {
-    fn new(job: &'a StageJob, plan: &'a TransformPlan) -> Self {
+    fn new(job: &'a StageJob, schemas: &'a EvolvedSchemas) -> Self {
         Self {
             job,
-            plan,
+            schemas,
             batch_limits: BatchLimits::new(&job.limits),
             decode_limits: DecodeLimits::new(&job.limits),
             topic_partition: TopicPartition::new("local", 0),
             fill: Fill::default(),
-            rows: Vec::new(),
+            rows: EvolvedRows::default(),
             dead_letters: Vec::new(),
+            checks: Checks::default(),
             folders: BTreeSet::new(),
             report: StageReport::default(),
+            cut: None,
         }
     }
 
@@ -183,25 +235,79 @@ impl<'a> Worker<'a> {
 
     fn read(&mut self, number: usize, path: &Path) -> Result<(), LocalError> {
         let failed = |source| LocalError::Read { path: path.to_owned(), source };
-        let bytes = Bytes::from(std::fs::read(path).map_err(failed)?);
-        let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(failed)?;
-        let origin = Origin { message_offset: number as i64, record: 0, time: modified.into(), order_hash: 0 };
-        self.report.files_in += 1;
-        self.report.bytes_in += bytes.len() as u64;
-        self.fill.offsets += 1;
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        let time = metadata.modified().map_err(failed)?.into();
         let object = ObjectLocation { bucket: LOCAL_BUCKET.to_owned(), key: path.to_string_lossy().into_owned() };
+        let origin = Origin { message_offset: number as i64, record: 0, time, order_hash: 0 };
+        self.report.files_in += 1;
+        self.report.bytes_in += metadata.len();
+        self.fill.offsets += 1;
+        match self.stage(path, metadata.len(), &origin, &object) {
+            Ok(()) => {}
+            Err(FileError::Local(error)) => {
+                self.discard()?;
+                return Err(error);
+            }
+            Err(FileError::Chunk(ChunkError::Read(source))) => {
+                self.discard()?;
+                return Err(failed(source));
+            }
+            Err(FileError::Chunk(ChunkError::Fault(fault))) => {
+                self.discard()?;
+                self.report.quarantined += 1;
+                let kept = kept(path, metadata.len(), fault).map_err(failed)?;
+                self.keep(quarantined(&self.job.connector.name, &origin, object, kept), &origin);
+            }
+        }
+        self.cut = None;
+        Ok(())
+    }
+
+    /// Takes a file's rows into the open micro-batch, or writes them where they are more than a chunk.
+    fn stage(&mut self, path: &Path, len: u64, origin: &Origin, object: &ObjectLocation) -> Result<(), FileError> {
+        let mut chunks = catching(|| Ok(self.open(path, len)))??;
+        loop {
+            // `catching` takes faults; what else goes wrong is no fault of the file
+            let (chunk, is_last) = catching(|| match chunks.next() {
+                Err(ChunkError::Fault(fault)) => Err(fault),
+                other => Ok(other),
+            })??;
+            if !is_last && self.cut.is_none() {
+                // what is open now does not belong to this file
+                self.write().map_err(FileError::Local)?;
+                self.cut = Some(Cut { before: self.report.clone(), files: Vec::new() });
+            }
+            self.take(chunk, path, origin, object).map_err(FileError::Local)?;
+            if self.cut.is_some() {
+                self.write().map_err(FileError::Local)?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open(&self, path: &Path, len: u64) -> Result<Chunks<'a>, ChunkError> {
+        let (schema, limits) = (self.schemas.current(&self.job.connector.name), &self.decode_limits);
+        let decoder = if len < STREAMED_BYTES_MIN {
+            let bytes = std::fs::read(path).map_err(ChunkError::Read)?;
+            ObjectDecoder::of_bytes(&schema.connector, Bytes::from(bytes), limits)?
+        } else {
+            let file = std::fs::File::open(path).map_err(ChunkError::Read)?;
+            ObjectDecoder::of_stream(&schema.connector, file, limits)?
+        };
+        Ok(Chunks::new(self.schemas, schema, decoder, CHUNK_BYTES))
+    }
+
+    fn take(
+        &mut self,
+        chunk: ReadRows,
+        path: &Path,
+        origin: &Origin,
+        object: &ObjectLocation,
+    ) -> Result<(), LocalError> {
+        let ReadRows { schema, transformed, row_count, unpacked_bytes } = chunk;
         let connector = &self.job.connector;
-        let input = Input::Object(bytes.clone());
-        let ReadRows { transformed, row_count, unpacked_bytes } =
-            match catching(|| read_rows(connector, self.plan, &self.decode_limits, input)) {
-                Ok(rows) => rows,
-                Err(fault) => {
-                    self.report.quarantined += 1;
-                    self.keep(quarantined(&connector.name, &origin, object, fault, bytes), &origin);
-                    return Ok(());
-                }
-            };
-        drop(bytes);
         if let Some(expectation) = transformed.failed {
             let connector = connector.name.clone();
             return Err(LocalError::Stopped { connector, expectation, path: path.to_owned() });
@@ -213,9 +319,24 @@ impl<'a> Worker<'a> {
         self.report.filtered += transformed.filtered;
         self.report.rejected += transformed.rejects.len() as u64;
         for reject in &transformed.rejects {
-            self.keep(DeadLetter::of_row(&connector.name, &origin, reject, Some(object.clone())), &origin);
+            self.keep(DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone())), origin);
         }
-        self.rows.push(OriginRows { origin, batches: transformed.batches });
+        for reject in &transformed.held {
+            let letter = DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone()));
+            self.checks.hold(origin, reject.row, letter, origin.time);
+        }
+        self.checks.count(&connector.name, &transformed.tallies, origin.time);
+        self.rows.push(&schema.connector, OriginRows { origin: origin.clone(), batches: transformed.batches });
+        Ok(())
+    }
+
+    /// Takes back what the chunks of the file at hand have written.
+    fn discard(&mut self) -> Result<(), LocalError> {
+        let Some(cut) = self.cut.take() else { return Ok(()) };
+        for path in cut.files {
+            std::fs::remove_file(&path).map_err(|source| LocalError::Write { path, source })?;
+        }
+        self.report = cut.before;
         Ok(())
     }
 
@@ -229,10 +350,24 @@ impl<'a> Worker<'a> {
         self.fill = Fill::default();
         let id = MicroBatchId::generate();
         let connector = &self.job.connector;
-        let (rows, duplicates) = transform::dedupe(connector, std::mem::take(&mut self.rows))?;
-        self.report.duplicates += duplicates;
-        let mut files = stage::encode(connector, &self.topic_partition, id, &rows)?;
-        drop(rows);
+        let mut files = Vec::new();
+        let mut checks = std::mem::take(&mut self.checks);
+        if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
+            let plan = self.schemas.plan(&connector)?;
+            let Checked { rows, duplicates, filtered, dead_letters } =
+                checks.check(&plan, rows, &Histories::default())?;
+            if let Some((connector, reason)) = checks.stops().into_iter().next() {
+                return Err(LocalError::BatchStopped { connector, reason });
+            }
+            self.report.duplicates += duplicates;
+            self.report.filtered += filtered;
+            self.report.rejected += dead_letters.len() as u64;
+            for (letter, time) in dead_letters {
+                *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
+                self.dead_letters.push((letter, time));
+            }
+            files = stage::encode(&connector, &self.topic_partition, id, &rows)?;
+        }
         let dead_letters = std::mem::take(&mut self.dead_letters);
         let revisions = |_: &str| (connector.revision.clone(), connector.schema_revision.clone());
         files.extend(stage::encode_dead_letters(&self.topic_partition, id, &dead_letters, revisions)?);
@@ -249,6 +384,9 @@ impl<'a> Worker<'a> {
             std::fs::create_dir_all(folder).map_err(failed)?;
             self.folders.insert(folder.to_owned());
         }
+        if let Some(cut) = &mut self.cut {
+            cut.files.push(path.clone());
+        }
         std::fs::write(&path, &file.bytes).map_err(failed)?;
         self.report.files_out += 1;
         self.report.bytes_out += file.bytes.len() as u64;
@@ -259,10 +397,26 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// A file that cannot be read as a whole.
-fn quarantined(connector: &str, origin: &Origin, object: ObjectLocation, fault: Fault, bytes: Bytes) -> DeadLetter {
+/// What a dead letter keeps of a file, and why it is one.
+fn kept(path: &Path, len: u64, fault: Fault) -> std::io::Result<(RejectReason, String, Bytes)> {
     let reason = fault.reason;
-    let (bytes, detail) = fault.keep(bytes);
+    if len <= LETTER_BYTES_MAX {
+        let (bytes, detail) = fault.keep(Bytes::from(std::fs::read(path)?));
+        return Ok((reason, detail, bytes));
+    }
+    let mut head = Vec::new();
+    std::fs::File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let detail = format!("{} (the first {HEAD_BYTES} of {len} stored bytes are kept)", fault.detail);
+    Ok((reason, detail, Bytes::from(head)))
+}
+
+/// A file that cannot be read as a whole.
+fn quarantined(
+    connector: &str,
+    origin: &Origin,
+    object: ObjectLocation,
+    (reason, detail, bytes): (RejectReason, String, Bytes),
+) -> DeadLetter {
     DeadLetter {
         connector: connector.to_owned(),
         reason,

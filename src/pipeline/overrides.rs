@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::context::TransformContext;
 use super::decode_rows::{DecodeJob, Input, decode_rows};
 use super::decode_task::Fault;
+use super::evolution::CurrentSchema;
 use super::process::{Manner, ProcessError, ProcessedObject};
 use super::replay::Replaced;
 use crate::catalog::Override;
@@ -25,7 +26,7 @@ use crate::config::{Connector, Connectors};
 use crate::decode::{self, DecodeLimits};
 use crate::source::notification::{self, Announcement, NotificationError};
 use crate::transform::{self, TransformError, TransformPlan, Transformed};
-use crate::types::{DeadLetter, DecodedBatch, LetterPlace, ObjectOutcome, Origin, RejectReason};
+use crate::types::{DeadLetter, DecodedBatch, LetterPlace, ObjectOutcome, Origin, RejectReason, RowReject};
 
 /// The overrides within one micro-batch's offsets.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +79,31 @@ impl Overrides {
         })
     }
 
+    /// What the corrected rows make of the connector that the others were decoded by.
+    pub(super) fn grown(
+        &self,
+        connector: &Arc<Connector>,
+        limits: &DecodeLimits,
+        origin: &Origin,
+        rejects: &[RowReject],
+    ) -> Arc<Connector> {
+        let mut grown = Arc::clone(connector);
+        if self.0.is_empty() || !connector.evolves() {
+            return grown;
+        }
+        for reject in rejects {
+            let place = LetterPlace {
+                message_offset: origin.message_offset,
+                record: Some(origin.record),
+                row: Some(reject.row),
+            };
+            if let Some(bytes) = self.bytes(place) {
+                grown = decode::decode_record(&grown, bytes, limits).1;
+            }
+        }
+        grown
+    }
+
     /// Puts corrected rows in the place of rejected ones.
     pub(super) fn correct_rows(
         &self,
@@ -116,8 +142,12 @@ impl Overrides {
     pub(super) fn correct_carried(&self, context: &TransformContext, letter: &mut DeadLetter) -> Option<CarriedRow> {
         let bytes = self.bytes(letter.place())?;
         let row = letter.row?;
-        let connector = context.connectors.by_name(&letter.connector)?;
-        match correct_row(context.plan(connector), connector, &context.decode_limits, row, bytes.clone()) {
+        context.connectors.by_name(&letter.connector)?;
+        let current = context.schemas.current(&letter.connector);
+        let (_, grown) = decode::decode_record(&current.connector, bytes, &context.decode_limits);
+        // where it cannot be planned the row is held against the schema as it is
+        let CurrentSchema { connector, plan } = &context.schemas.learn(&current, grown).unwrap_or(current);
+        match correct_row(plan, connector, &context.decode_limits, row, bytes.clone()) {
             Fate::Passed(rows) => Some(Some((Arc::clone(connector), rows))),
             Fate::Filtered => Some(None),
             Fate::Rejected(fault) => {
@@ -183,8 +213,18 @@ fn not_either(detail: &str) -> String {
 }
 
 /// Decodes, cleans and checks one row.
-fn correct_row(plan: &TransformPlan, connector: &Connector, limits: &DecodeLimits, row: i64, bytes: Bytes) -> Fate {
-    let mut decoded = decode::decode_record(connector, bytes, limits);
+fn correct_row(
+    plan: &TransformPlan,
+    connector: &Arc<Connector>,
+    limits: &DecodeLimits,
+    row: i64,
+    bytes: Bytes,
+) -> Fate {
+    let (mut decoded, grown) = decode::decode_record(connector, &bytes, limits);
+    if !Arc::ptr_eq(connector, &grown) {
+        let detail = "the connector cannot be planned with what the row would add to its schema".to_owned();
+        return Fate::Rejected(Fault { reason: RejectReason::UnknownField, detail });
+    }
     for batch in &mut decoded.batches {
         renumber(batch, row);
     }
@@ -197,7 +237,7 @@ fn correct_row(plan: &TransformPlan, connector: &Connector, limits: &DecodeLimit
             });
         }
     };
-    if let Some(reject) = transformed.rejects.into_iter().next() {
+    if let Some(reject) = transformed.rejects.into_iter().chain(transformed.held).next() {
         return Fate::Rejected(Fault { reason: reject.reason, detail: reject.detail });
     }
     transformed.batches.into_iter().next().map_or(Fate::Filtered, Fate::Passed)
@@ -267,11 +307,13 @@ pub fn check_correction(
     let connector =
         connectors.by_name(&letter.connector).ok_or_else(|| Misfit::NoConnector(letter.connector.clone()))?;
     let Some(row) = letter.row else {
-        let fault = decode::decode_object(connector, bytes, limits).err();
+        let fault = decode::decode_object(connector, &bytes, limits).err();
         return fault
             .map_or(Ok(()), |fault| Err(Misfit::Rejected { reason: fault.reason(), detail: fault.to_string() }));
     };
-    match correct_row(&TransformPlan::new(connector)?, connector, limits, row, bytes) {
+    // the connector takes what would make its schema grow
+    let (_, connector) = decode::decode_record(connector, &bytes, limits);
+    match correct_row(&TransformPlan::new(&connector)?, &connector, limits, row, bytes) {
         Fate::Passed(_) | Fate::Filtered => Ok(()),
         Fate::Rejected(Fault { reason, detail }) => Err(Misfit::Rejected { reason, detail }),
     }

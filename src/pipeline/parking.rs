@@ -1,8 +1,8 @@
 //! Connectors that are stopped: their objects are set aside unread, the other connectors of the topic go on.
 //!
 //! # Contract
-//! A connector is parked by a row that fails an expectation with `on_fail: fail`, by its circuit breaker, or by a
-//! person. The micro-batch that shows it is built without the connector, and nothing of it is committed. Its objects
+//! A connector is parked by a row or a micro-batch that fails an expectation with `on_fail: fail`, by its circuit breaker,
+//! or by a person. The micro-batch that shows it is built without the connector, and nothing of it is committed. Its objects
 //! count as `parked`: no claim, no rows, what announced them is kept, and `resume` announces it again. Its direct
 //! records are dead letters as a whole (`connector_parked`), with their bytes, and their offsets `rejected`.
 //! In a replay or re-drive the rows of a parked connector's objects stand as they stood, and whole micro-batches of its
@@ -147,21 +147,38 @@ pub(super) async fn park(
         let Some(reason) = failed(connector, &sealed.messages).or_else(|| breaker.and_then(breaks)) else {
             continue;
         };
-        retry(retries, "catalog", CatalogError::kind, || async {
-            let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
-            catalog::park_connector(&client, &context.consumer_group, name, &reason, &context.process).await
-        })
-        .await?;
-        context.parked.insert(name);
+        stop(context, retries, breakers, name, &reason).await?;
         parked.insert(name.to_owned());
-        metrics().connector_parked.with_label_values(&[name]).set(1);
-        breakers.lock().unwrap_or_else(PoisonError::into_inner).seen.remove(name);
-        tracing::error!(component = "transform", connector = name, topic_partition = %sealed.topic_partition, reason, "connector parked: mend it, then `sluice connectors resume`");
     }
     let is_parked = |name: &str| parked.contains(name) || context.parked.contains(name);
     tallies.retain(|name, _| !is_parked(name));
     set_aside(is_parked, sealed);
     Ok(tallies)
+}
+
+/// Parks a connector.
+pub(super) async fn stop(
+    context: &TransformContext,
+    retries: &RetryPolicy,
+    breakers: &std::sync::Mutex<Breakers>,
+    name: &str,
+    reason: &str,
+) -> Result<(), CatalogError> {
+    retry(retries, "catalog", CatalogError::kind, || async {
+        let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
+        catalog::park_connector(&client, &context.consumer_group, name, reason, &context.process).await
+    })
+    .await?;
+    context.parked.insert(name);
+    metrics().connector_parked.with_label_values(&[name]).set(1);
+    breakers.lock().unwrap_or_else(PoisonError::into_inner).seen.remove(name);
+    tracing::error!(
+        component = "transform",
+        connector = name,
+        reason,
+        "connector parked: mend it, then `sluice connectors resume`"
+    );
+    Ok(())
 }
 
 fn tally(messages: &[ProcessedMessage]) -> BTreeMap<String, Tally> {

@@ -144,6 +144,10 @@ impl PartitionWorker {
             taken = retry(&retries, "source", TakeOverError::kind, || take_over(&self.context, &self.kafka, self.topic_partition())) => taken?,
             () = signalled(&mut revoked) => return Ok(Ended::Revoked),
         };
+        tokio::select! {
+            read = retry(&retries, "catalog", catalog::CatalogError::kind, || self.context.read_schemas()) => read?,
+            () = signalled(&mut revoked) => return Ok(Ended::Revoked),
+        }
         let (ownership, offset, log_first, covered, must_acknowledge) = match taken {
             TakeOver::Fenced => return Ok(Ended::Fenced),
             TakeOver::Halted { ownership, reason } => {

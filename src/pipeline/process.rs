@@ -22,6 +22,7 @@ use crate::client::retry::RetryPolicy;
 use crate::config::Connector;
 use crate::source::notification::{self, Announcement, ObjectEvent};
 use crate::source::object_reader::{ReadError, Reservation};
+use crate::transform::Tallies;
 use crate::types::{
     DeadLetter, ObjectClaim, ObjectOutcome, ObjectVersion, OffsetOutcome, Origin, OriginRows, RejectReason, RowReject,
     TopicPartition,
@@ -70,6 +71,9 @@ pub struct ProcessedRows {
     pub filtered: u64,
     /// An expectation that stops the connector.
     pub failed: Option<String>,
+    pub tallies: Tallies,
+    /// Of rows that may fail an expectation before the load.
+    pub held: Vec<RowReject>,
     pub unpacked_bytes: u64,
     /// Location and version of the object they come from.
     pub object: Option<ObjectVersion>,

@@ -10,11 +10,16 @@
 //! | rows | `data/<dataset>/type=…/…/<micro_batch_id>-<file_id>.parquet` | `_pending/<micro_batch_id>/<file_id>.parquet` |
 //! | dead letters | `dead-letters/<connector>/date=…/<micro_batch_id>-<file_id>.parquet` | likewise |
 //!
+//! # Encoding
+//! Of each file by its first rows, column by column: dictionaries, differences or plain, and zstd where it pays. The
+//! same rows make the same file, but for its ids.
+//!
 //! # Ordering
 //! Within a table partition rows are in the order of offset, record and row, across its files too.
 //! Files come in the order of their table partitions.
 
 mod dead_letters;
+mod encoding;
 mod hive;
 mod parquet_file;
 mod scatter;

@@ -5,14 +5,13 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
-use crate::config::{OFFSET_COLUMN, ROW_COLUMN};
+use super::encoding;
 use crate::types::{FileKind, StagedFile, TablePartition};
 
 /// What all files of a series have in common.
@@ -51,7 +50,7 @@ impl FileSeries {
     pub(super) fn write(&mut self, batch: &RecordBatch, event_time_ms: Option<(i64, i64)>) -> Result<(), ParquetError> {
         let mut file = match self.open.take() {
             Some(file) => file,
-            None => OpenFile { writer: self.writer()?, row_count: 0, event_time_ms: None },
+            None => OpenFile { writer: self.writer(batch)?, row_count: 0, event_time_ms: None },
         };
         file.writer.write(batch)?;
         file.row_count += batch.num_rows() as u64;
@@ -68,9 +67,9 @@ impl FileSeries {
         }
     }
 
-    fn writer(&self) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
+    fn writer(&self, first: &RecordBatch) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
         let Label { connector, connector_revision, schema_revision, .. } = &self.label;
-        let properties = properties(connector, connector_revision, schema_revision);
+        let properties = properties(connector, connector_revision, schema_revision, first);
         ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties))
     }
 
@@ -108,23 +107,28 @@ pub fn encode_again(
     schema_revision: &str,
     batches: &[RecordBatch],
 ) -> Result<Bytes, ParquetError> {
-    let properties = properties(connector, connector_revision, schema_revision);
-    let schema = batches.first().map(RecordBatch::schema);
-    let schema = schema.ok_or_else(|| ParquetError::General("a file without rows".to_owned()))?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))?;
+    let first = batches.first().ok_or_else(|| ParquetError::General("a file without rows".to_owned()))?;
+    let properties = properties(connector, connector_revision, schema_revision, first);
+    let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties))?;
     for batch in batches {
         writer.write(batch)?;
     }
     Ok(Bytes::from(writer.into_inner()?))
 }
 
-fn properties(connector: &str, connector_revision: &str, schema_revision: &str) -> WriterProperties {
+/// `first`: the rows that the file begins with.
+fn properties(
+    connector: &str,
+    connector_revision: &str,
+    schema_revision: &str,
+    first: &RecordBatch,
+) -> WriterProperties {
     let metadata = [
         ("sluice.connector", connector),
         ("sluice.connector_revision", connector_revision),
         ("sluice.schema_revision", schema_revision),
     ];
-    let mut properties = WriterProperties::builder()
+    let properties = WriterProperties::builder()
         .set_created_by(concat!("sluice version ", env!("CARGO_PKG_VERSION")).to_owned())
         // Level 1: of all the CPU a row costs, stronger compression would soon be most.
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -132,11 +136,5 @@ fn properties(connector: &str, connector_revision: &str, schema_revision: &str) 
         .set_key_value_metadata(Some(
             metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned())).to_vec(),
         ));
-    // Nearly every value is new to a dictionary; differences are small.
-    for column in [OFFSET_COLUMN, ROW_COLUMN] {
-        properties = properties
-            .set_column_dictionary_enabled(ColumnPath::from(column), false)
-            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
-    }
-    properties.build()
+    encoding::by_column(properties, first).build()
 }

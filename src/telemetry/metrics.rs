@@ -67,7 +67,9 @@ metrics! {
     object_unpacked_bytes: Counter("sluice_object_unpacked_bytes_total", ["connector"], "The same, unpacked.");
     rows_in: Counter("sluice_rows_in_total", ["connector", "outcome"], "Rows read: passed, filtered, duplicate, rejected.");
     rows_out: Counter("sluice_rows_out_total", ["dataset"], "Rows committed to the lake.");
-    expectation_failures: Counter("sluice_expectation_failures_total", ["connector", "expectation"], "Rows that failed an expectation, whatever its on_fail.");
+    clean_changed: Counter("sluice_clean_changed_total", ["connector", "step"], "Values changed by clean steps: trim, lowercase, uppercase, default, nulls, clamp, replace, map, mask, hash, parse_units.");
+    expectation_failures: Counter("sluice_expectation_failures_total", ["connector", "expectation"], "Rows of committed micro-batches that failed an expectation, whatever its on_fail; nulls, and rows that are not unique, where a micro-batch failed.");
+    expectation_results: Counter("sluice_expectation_results_total", ["connector", "expectation", "outcome"], "Committed micro-batches by what an expectation came to: passed, warned, dropped, rejected. One that fails parks its connector.");
     dead_letters: Counter("sluice_dead_letters_total", ["connector", "reason"], "Dead letters committed.");
     micro_batches: Counter("sluice_micro_batches_total", ["topic", "result"], "Micro-batches: committed, rebuilt, fenced, unbalanced.");
     commit_fenced: Counter("sluice_commit_fenced_total", ["topic"], "Commits refused because a newer owner exists.");

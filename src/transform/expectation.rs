@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
@@ -12,20 +12,23 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 
 use super::TransformError;
-use crate::config::{Connector, OnFail, ROW_COLUMN};
-use crate::types::{DecodedBatch, RejectReason, RowReject};
+use super::tally::Tallies;
+use crate::config::{Check, CheckStage, Connector, OnFail, ROW_COLUMN};
 
 /// Of a row, after all expectations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Passed,
     Filtered,
-    /// By the expectation of that index.
+    /// By the expectation of that index among those of rows.
     Rejected(usize),
 }
 
 #[derive(Debug)]
 struct Planned {
+    /// Among all expectations of the connector.
+    index: usize,
+    stage: CheckStage,
     name: String,
     sql: String,
     on_fail: OnFail,
@@ -53,15 +56,22 @@ impl Expectations {
                 other => Err(DataFusionError::Plan(format!("it gives {other}, not a boolean"))),
             }
         };
-        let planned = connector.expectations.iter().map(|expectation| {
-            let expr = plan(&expectation.expr).map_err(|source| TransformError::Plan {
+        let of_rows =
+            connector.expectations.iter().enumerate().filter_map(|(index, expectation)| match &expectation.check {
+                Check::Row(sql) => Some((index, expectation, sql)),
+                _ => None,
+            });
+        let planned = of_rows.map(|(index, expectation, sql)| {
+            let expr = plan(sql).map_err(|source| TransformError::Plan {
                 connector: connector.name.clone(),
                 expectation: expectation.name.clone(),
                 source: Box::new(source),
             })?;
             Ok(Planned {
+                index,
+                stage: expectation.stage,
                 name: expectation.name.clone(),
-                sql: expectation.expr.clone(),
+                sql: sql.clone(),
                 on_fail: expectation.on_fail,
                 expr,
             })
@@ -69,59 +79,43 @@ impl Expectations {
         Ok(Self(planned.collect::<Result<_, TransformError>>()?))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn has(&self, stage: CheckStage) -> bool {
+        self.0.iter().any(|planned| planned.stage == stage)
     }
 
-    /// The fate of each row. Adds to `failure_counts`, one for each expectation.
-    pub(super) fn judge(&self, rows: &RecordBatch, failure_counts: &mut [u64]) -> Vec<Fate> {
+    /// The fate of each row at a stage; counts for each expectation the rows it saw and those that failed it.
+    pub(super) fn judge(&self, stage: CheckStage, rows: &RecordBatch, tallies: &mut Tallies) -> Vec<Fate> {
         let mut fates = vec![Fate::Passed; rows.num_rows()];
-        for (index, planned) in self.0.iter().enumerate() {
+        let mut seen = rows.num_rows();
+        for (index, planned) in self.0.iter().enumerate().filter(|(_, planned)| planned.stage == stage) {
             let holds = planned.holds(rows);
             if holds.true_count() == holds.len() {
+                tallies.count(planned.index, seen, 0);
                 continue;
             }
+            let mut failed = 0;
             for (row, fate) in fates.iter_mut().enumerate() {
                 let has_failed = *fate == Fate::Passed && (holds.is_null(row) || !holds.value(row));
                 if !has_failed {
                     continue;
                 }
-                failure_counts[index] += 1;
+                failed += 1;
                 match planned.on_fail {
                     OnFail::Warn => {}
                     OnFail::Drop => *fate = Fate::Filtered,
                     OnFail::Reject | OnFail::Fail => *fate = Fate::Rejected(index),
                 }
             }
+            tallies.count(planned.index, seen, failed);
+            seen -= if planned.on_fail == OnFail::Warn { 0 } else { failed };
         }
         fates
     }
 
-    /// The reject of one row of a batch, with its bytes as they were before cleaning.
-    pub(super) fn reject(&self, expectation: usize, batch: &DecodedBatch, index: usize) -> RowReject {
+    /// What a dead letter of it says.
+    pub(super) fn detail(&self, expectation: usize) -> String {
         let planned = &self.0[expectation];
-        let numbers: &Int64Array = batch.rows.column(batch.rows.num_columns() - 1).as_primitive::<Int64Type>();
-        RowReject {
-            row: numbers.value(index),
-            byte_offset: batch.spans[index].byte_offset,
-            reason: RejectReason::ExpectationFailed,
-            detail: format!("expectation `{}` failed: {}", planned.name, planned.sql),
-            bytes: batch.row_bytes(index),
-        }
-    }
-
-    /// The first that stops the connector.
-    pub(super) fn failed(&self, counts: &[u64]) -> Option<String> {
-        let mut counted = self.0.iter().zip(counts);
-        counted
-            .find(|(planned, count)| planned.on_fail == OnFail::Fail && **count > 0)
-            .map(|(planned, _)| planned.name.clone())
-    }
-
-    /// Counts with their names, without zeros.
-    pub(super) fn named(&self, counts: &[u64]) -> Vec<(String, u64)> {
-        let named = self.0.iter().zip(counts).filter(|(_, count)| **count > 0);
-        named.map(|(planned, count)| (planned.name.clone(), *count)).collect()
+        format!("expectation `{}` failed: {}", planned.name, planned.sql)
     }
 }
 

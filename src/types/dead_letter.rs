@@ -14,6 +14,12 @@ pub enum RejectReason {
     MalformedJson,
     /// A line is JSON, but not an object.
     NotAnObject,
+    /// Quotes of CSV that do not match, or more than one row where one is wanted.
+    MalformedCsv,
+    /// A row of CSV has more or fewer fields than there are columns.
+    RaggedRow,
+    /// The header of a CSV object names a column twice, or is broken.
+    MalformedHeader,
     InvalidUtf8,
     /// A line or record is longer than `limits.record_bytes_max`.
     RecordTooLong,
@@ -47,6 +53,9 @@ impl RejectReason {
         Self::MalformedNotification,
         Self::MalformedJson,
         Self::NotAnObject,
+        Self::MalformedCsv,
+        Self::RaggedRow,
+        Self::MalformedHeader,
         Self::InvalidUtf8,
         Self::RecordTooLong,
         Self::TooDeep,
@@ -69,6 +78,9 @@ impl RejectReason {
             Self::MalformedNotification => "malformed_notification",
             Self::MalformedJson => "malformed_json",
             Self::NotAnObject => "not_an_object",
+            Self::MalformedCsv => "malformed_csv",
+            Self::RaggedRow => "ragged_row",
+            Self::MalformedHeader => "malformed_header",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::RecordTooLong => "record_too_long",
             Self::TooDeep => "too_deep",

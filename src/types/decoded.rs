@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::RowReject;
 
-/// What became of an object's bytes: rows that decoded, rejects, and where each row's bytes stand.
-#[derive(Debug, Clone)]
+/// What became of the bytes of an object, or of a block of it: rows that decoded, rejects, and where each row's bytes stand.
+#[derive(Debug, Clone, Default)]
 pub struct Decoded {
     pub batches: Vec<DecodedBatch>,
     /// In the order of their rows.
@@ -16,6 +16,16 @@ pub struct Decoded {
     pub unpacked_bytes: u64,
 }
 
+impl Decoded {
+    /// Adds the block behind it.
+    pub fn append(&mut self, next: Self) {
+        self.batches.extend(next.batches);
+        self.rejects.extend(next.rejects);
+        self.row_count += next.row_count;
+        self.unpacked_bytes += next.unpacked_bytes;
+    }
+}
+
 /// Some rows of one object.
 #[derive(Debug, Clone)]
 pub struct DecodedBatch {
@@ -23,8 +33,12 @@ pub struct DecodedBatch {
     pub rows: RecordBatch,
     /// Of each row, in their order.
     pub spans: Vec<Span>,
-    /// The whole unpacked object, shared by its batches.
+    /// The unpacked bytes that hold the rows: the whole object or a block of it, shared by its batches.
     pub unpacked: Bytes,
+    /// Where `unpacked` begins in the unpacked object.
+    pub unpacked_offset: u64,
+    /// The object's header with its line end, where rows mean nothing without; else empty.
+    pub header_line: Bytes,
 }
 
 /// Where a row stands in the unpacked object, without its line end.
@@ -35,12 +49,17 @@ pub struct Span {
 }
 
 impl DecodedBatch {
-    /// The row as it stood; `index` counts the rows of this batch.
+    /// The row as it stood, behind the object's header where it has one; `index` counts the rows of this batch.
     pub fn row_bytes(&self, index: usize) -> Bytes {
         let span = self.spans[index];
-        let start = span.byte_offset as usize;
-        kept_bytes(&self.unpacked, start..start + span.len as usize)
+        let start = (span.byte_offset - self.unpacked_offset) as usize;
+        with_header(self.header_line.clone(), kept_bytes(&self.unpacked, start..start + span.len as usize))
     }
+}
+
+/// A row behind the header that gives it its meaning; the row alone where `header_line` is empty.
+pub fn with_header(header_line: Bytes, row: Bytes) -> Bytes {
+    if header_line.is_empty() { row } else { Bytes::from([header_line, row].concat()) }
 }
 
 /// A part of a buffer that outlives it. Small parts are copied: a few rejects must not keep a whole

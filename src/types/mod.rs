@@ -1,6 +1,7 @@
 //! The nouns. Values only: no I/O, no clocks, no configuration.
 
 mod dead_letter;
+mod decimal;
 mod decoded;
 mod ids;
 mod object;
@@ -11,7 +12,8 @@ mod staged_file;
 mod topic_partition;
 
 pub use dead_letter::{DeadLetter, LetterId, LetterPlace, RejectReason};
-pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes};
+pub use decimal::plain_decimal;
+pub use decoded::{Decoded, DecodedBatch, Span, kept_bytes, with_header};
 pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite, ParkedObject};
 pub use offset_range::OffsetRange;

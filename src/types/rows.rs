@@ -35,6 +35,6 @@ pub struct RowReject {
     pub reason: RejectReason,
     /// What was wrong, for a person; names columns, holds no payload.
     pub detail: String,
-    /// The row as it stood, without its line end.
+    /// The row as it stood, without its line end; of CSV with a header, behind the header.
     pub bytes: Bytes,
 }

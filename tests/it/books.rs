@@ -1,11 +1,13 @@
 //! The ledgers are guarded twice: in the code (unit tests of `commit::ledger`) and by the database at COMMIT.
 
 use secrecy::SecretString;
-use sluice::catalog::install_fence;
+use sluice::catalog::{self, ClaimQuestion, install_fence};
 use sluice::client::postgres;
 use sluice::commit::{CommitError, CommitOutcome};
 use sluice::config::PostgresSettings;
-use sluice::types::{Fence, OffsetOutcome};
+use sluice::types::{
+    Fence, MicroBatchId, ObjectClaim, ObjectLocation, ObjectOutcome, ObjectVersion, OffsetOutcome, Overwrite,
+};
 
 use crate::owner::Owner;
 use crate::stack::World;
@@ -77,4 +79,56 @@ async fn the_database_refuses_books_that_do_not_balance_and_overlapping_batches(
         .await
         .expect_err("the exclusion constraint refuses");
     assert_eq!(overlapping.as_db_error().and_then(|error| error.constraint()), Some("one_live_batch_per_offset"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_told_apart_however_many_are_asked_for_at_once() {
+    let Books { world: _world, owner } = Books::new().await;
+    let location = |key: &str| ObjectLocation { bucket: "raw".to_owned(), key: key.to_owned() };
+    let mut proposal = owner.proposal(0, 5);
+    for (record, (key, version)) in [("a", "1"), ("a", "3"), ("b", "2")].into_iter().enumerate() {
+        proposal.ledgers.object("things", ObjectOutcome::Emitted);
+        proposal.totals.objects += 1;
+        proposal.claims.push(ObjectClaim {
+            version: ObjectVersion {
+                location: location(key),
+                version: version.to_owned(),
+                etag: "etag".to_owned(),
+                last_modified: chrono::DateTime::UNIX_EPOCH,
+                size_bytes: 1,
+            },
+            message_offset: 0,
+            record: record as i32,
+            connector: "things".to_owned(),
+            quarantined: false,
+            announced_at: chrono::DateTime::UNIX_EPOCH,
+            overwrite: Overwrite::Append,
+        });
+    }
+    assert_eq!(owner.commit(&proposal).await.expect("balanced"), CommitOutcome::Committed);
+    let question = |key: &str, versions: &[&str], replaced| ClaimQuestion {
+        location: location(key),
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+        replaced,
+    };
+    let questions = [
+        question("a", &["1", "2", "3"], None),
+        question("b", &["1", "2", "3"], None),
+        question("c", &["1"], None),
+        question("a", &[], None),
+        question("a", &["1", "3"], Some(proposal.id)),
+        question("a", &["3"], Some(MicroBatchId::generate())),
+    ];
+    let client = postgres::get(&owner.pool).await.expect("the catalog answers");
+    let claimed = async |group: &str| {
+        let claimed = catalog::claimed(&client, &owner.key.cluster_id, group, &questions).await;
+        claimed.expect("the catalog answers").into_iter().map(|versions| {
+            let mut versions: Vec<String> = versions.into_iter().collect();
+            versions.sort();
+            versions.concat()
+        })
+    };
+    let ours: Vec<String> = claimed(&owner.key.consumer_group).await.collect();
+    assert_eq!(ours, ["13", "2", "", "", "", "3"]);
+    assert!(claimed("another").await.all(|versions| versions.is_empty()));
 }

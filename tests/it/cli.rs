@@ -11,6 +11,8 @@ const COMMANDS: &[&[&str]] = &[
     &["demo"],
     &["validate"],
     &["stage"],
+    &["preview"],
+    &["infer"],
     &["topics"],
     &["topics", "plan"],
     &["topics", "apply"],

@@ -1,11 +1,12 @@
 //! `sluice stage`: what the generator knows of its rows is what comes out, each row once, without any server.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Decimal128Type;
+use arrow::datatypes::{Decimal128Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sluice_loadtest::bulk::{BulkPlan, FileFormat, generate_files};
 use sluice_loadtest::{Compression, Dataset};
@@ -152,6 +153,100 @@ fn a_file_that_cannot_be_unpacked_is_a_dead_letter_and_costs_its_neighbours_noth
     assert_eq!(column("reason").as_string::<i32>().value(0), "corrupt_compression");
     assert_eq!(column("key").as_string::<i32>().value(0), broken.to_string_lossy());
     assert_eq!(column("bytes").as_binary::<i32>().value(0), bytes);
+}
+
+/// Writes rows of about 500 bytes, every thousandth of them broken, until there are so many bytes of them.
+fn write_large(mut out: impl Write, size_bytes: usize) -> u64 {
+    let padding = "x".repeat(360);
+    let (mut written, mut rows) = (0, 0);
+    while written < size_bytes {
+        let line = if rows % 1000 == 999 {
+            format!("broken {rows}\n")
+        } else {
+            let id = uuid::Uuid::from_u128(u128::from(rows));
+            let at = format!("2026-01-31T{:02}:00:00Z", rows % 24);
+            format!(
+                r#"{{"transaction_id":"{id}","user_id":"u1","amount":1.5,"occurred_at":"{at}","note":"{padding}"}}"#
+            ) + "\n"
+        };
+        out.write_all(line.as_bytes()).expect("the folder is ours");
+        written += line.len();
+        rows += 1;
+    }
+    out.flush().expect("the folder is ours");
+    rows
+}
+
+/// Runs to its end; gives the greatest resident size seen meanwhile, in bytes.
+fn stage_watched(files: &[PathBuf], out: &Path) -> (Output, u64) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.arg("stage").args(files).args(["--connector", "transactions", "--output", "json", "--out"]).arg(out);
+    command.args(["--set", "limits.object_bytes_max=1GiB"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let status = format!("/proc/{}/status", child.id());
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output().expect("a child of ours")));
+    let mut resident_kib = 0;
+    loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        resident_kib = resident_kib.max(peak.unwrap_or(0));
+        if let Ok(output) = ended.recv_timeout(std::time::Duration::from_millis(20)) {
+            return (output, resident_kib << 10);
+        }
+    }
+}
+
+#[test]
+fn a_large_file_is_staged_in_chunks_in_bounded_memory() {
+    let folder = Folder::new();
+    let path = folder.0.join("large.json.gz");
+    let file = std::fs::File::create(&path).expect("the folder is ours");
+    let rows = write_large(flate2::write::GzEncoder::new(file, flate2::Compression::fast()), 320 << 20);
+    let out = folder.0.join("out");
+    let (output, resident_bytes) = stage_watched(std::slice::from_ref(&path), &out);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&report["rows_in"], &report["rejected"]), (&rows.into(), &(rows / 1000).into()), "{report}");
+    println!("peak resident size {} MiB", resident_bytes >> 20);
+    assert!(resident_bytes < 300 << 20, "{} MiB for 320 MiB of rows", resident_bytes >> 20);
+
+    let staged = batches(&out.join("data"));
+    let rejected = batches(&out.join("dead-letters"));
+    let numbers = |batch: &RecordBatch| {
+        batch.column_by_name("_row").expect("lineage").as_primitive::<Int64Type>().values().to_vec()
+    };
+    let mut all: Vec<i64> = staged.iter().chain(&rejected).flat_map(numbers).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..rows as i64).collect::<Vec<_>>(), "each row once");
+    let mut chunks: Vec<&str> = Vec::new();
+    for batch in &staged {
+        chunks.extend(batch.column_by_name("_batch").expect("lineage").as_string::<i32>().iter().flatten());
+    }
+    chunks.sort_unstable();
+    chunks.dedup();
+    assert_eq!(chunks.len(), 5, "a chunk is the fewest blocks of 8 MiB that have 64 MiB");
+}
+
+#[test]
+fn a_large_file_that_ends_early_leaves_nothing_but_its_dead_letter() {
+    let folder = Folder::new();
+    let path = folder.0.join("large.json.gz");
+    let mut packed = Vec::new();
+    write_large(flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast()), 90 << 20);
+    packed.truncate(packed.len() - 10);
+    std::fs::write(&path, &packed).expect("the folder is ours");
+    let out = folder.0.join("out");
+    let (output, _) = stage_watched(std::slice::from_ref(&path), &out);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    for (name, count) in [("quarantined", 1), ("rows_in", 0), ("rows_out", 0), ("files_in", 1), ("files_out", 1)] {
+        assert_eq!(report[name], count, "{name} of {report}");
+    }
+    assert!(parquet_files(&out.join("data")).is_empty());
+    let letters = batches(&out.join("dead-letters"));
+    let bytes = letters[0].column_by_name("bytes").expect("a column").as_binary::<i32>();
+    assert_eq!((letters.len(), bytes.value(0)), (1, &packed[..]));
 }
 
 #[test]

@@ -48,6 +48,8 @@ impl Owner {
             version_orders: Vec::new(),
             redrive: None,
             parked: Vec::new(),
+            expectations: Vec::new(),
+            schemas: Vec::new(),
         }
     }
 

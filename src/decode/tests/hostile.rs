@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn json() -> Connector {
+fn json() -> Arc<Connector> {
     one(FieldType::Json)
 }
 

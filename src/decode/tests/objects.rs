@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::*;
 
-fn letters() -> Connector {
+fn letters() -> Arc<Connector> {
     connector(vec![field("v", FieldType::Utf8, true)], NewField::Ignore)
 }
 

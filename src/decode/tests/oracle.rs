@@ -7,7 +7,7 @@ use super::*;
 
 const NAMES: [&str; 9] = ["text", "small", "large", "float", "flag", "amount", "at", "id", "any"];
 
-fn all_types(new_field: NewField) -> Connector {
+fn all_types(new_field: NewField) -> Arc<Connector> {
     let fields = vec![
         field("text", FieldType::Utf8, true),
         field("small", FieldType::Int32, false),

@@ -211,7 +211,7 @@ fn json_keeps_the_text_as_it_stood() {
     );
 }
 
-fn three(new_field: NewField) -> Connector {
+fn three(new_field: NewField) -> Arc<Connector> {
     let fields = vec![
         field("a", FieldType::Utf8, true),
         field("b", FieldType::Int32, false),
