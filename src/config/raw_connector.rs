@@ -89,7 +89,7 @@ pub(super) struct RawCsv {
     pub(super) delimiter: Option<String>,
     /// One ASCII character, doubled inside quotes; default "\"". Empty: nothing is quoted.
     pub(super) quote: Option<String>,
-    /// Texts that mean null, in utf8 columns only where they stand without quotes; default [""].
+    /// Texts that mean null, in utf8 columns only where they stand without quotes; default `[""]`.
     pub(super) nulls: Option<Vec<String>>,
 }
 

@@ -70,12 +70,9 @@ impl<'a> ObjectDecoder<'a> {
             return Ok(None);
         }
         let before = self.blocks.at();
-        let piece = match self.blocks.next()? {
-            None => {
-                self.has_ended = true;
-                return Ok(None);
-            }
-            Some(piece) => piece,
+        let Some(piece) = self.blocks.next()? else {
+            self.has_ended = true;
+            return Ok(None);
         };
         let unpacked_bytes = self.blocks.at() - before;
         let (next_row, has_header) = (self.rows.next_row, self.rows.wants_header());

@@ -223,7 +223,7 @@ impl<'r> Unpacker<'r> {
 
 /// `format`: of the decoder that was at work.
 fn failure(error: io::Error, format: &str) -> DecodeError {
-    if error.get_ref().is_some_and(|inner| inner.is::<NotRead>()) || format.is_empty() {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotRead>) || format.is_empty() {
         return DecodeError::Read(error);
     }
     ObjectFault::CorruptCompression { detail: format!("broken {format} stream: {error}") }.into()

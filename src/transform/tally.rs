@@ -72,7 +72,7 @@ impl Tallies {
                 Check::Row(_) | Check::Unique(_) => continue,
                 Check::RowCount { .. } => {}
                 Check::NullShare { column, .. } => {
-                    tally.failed += rows.column_by_name(column).map_or(0, |column| column.null_count()) as u64;
+                    tally.failed += rows.column_by_name(column).map_or(0, Array::null_count) as u64;
                 }
                 Check::Freshness { .. } => {
                     let times = rows.column_by_name(&connector.staging.time);
