@@ -150,8 +150,30 @@ pub struct TopicEnd {
     ends: Vec<(i32, i64)>,
 }
 
-/// Blocks for a moment.
-pub fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
+pub async fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
+    let (endpoints, topic) = (endpoints.clone(), topic.to_owned());
+    blocking(move || read_topic_end(&endpoints, &topic)).await
+}
+
+/// Announces those objects that the store has not announced since `from` within `wait`; gives their number.
+pub async fn announce_the_rest(
+    endpoints: &Endpoints,
+    topic: &str,
+    from: TopicEnd,
+    objects: &[AnnouncedObject],
+    wait: Duration,
+) -> Result<usize> {
+    let (reader, list) = (endpoints.clone(), objects.to_vec());
+    let missing = blocking(move || not_announced(&reader, &from, &list, wait)).await?;
+    announce(endpoints, topic, &missing, Envelope::AwsS3).await?;
+    Ok(missing.len())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a blocking task failed")?
+}
+
+fn read_topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
     let consumer: BaseConsumer = endpoints.kafka().create().context("could not create a Kafka consumer")?;
     let metadata = consumer.fetch_metadata(Some(topic), KAFKA_TIMEOUT).context("could not read Kafka's metadata")?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
@@ -169,7 +191,7 @@ pub fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
 }
 
 /// The objects that nobody has announced since `from`, after waiting for up to `wait`. Blocks.
-pub fn not_announced(
+fn not_announced(
     endpoints: &Endpoints,
     from: &TopicEnd,
     objects: &[AnnouncedObject],

@@ -155,13 +155,7 @@ pub async fn produce(endpoints: &Endpoints, plan: &ProducePlan, ledger_folder: &
     ensure!(plan.rows_per_object > 0 && plan.rows > 0, "rows and rows per object must be at least 1");
     ensure!(!plan.datasets.is_empty() && !plan.compressions.is_empty(), "give at least one dataset and compression");
     let topic_end = match &plan.target {
-        Target::S3 { announced_on } => Some(
-            blocking({
-                let (endpoints, topic) = (endpoints.clone(), announced_on.clone());
-                move || announce::topic_end(&endpoints, &topic)
-            })
-            .await?,
-        ),
+        Target::S3 { announced_on } => Some(announce::topic_end(endpoints, announced_on).await?),
         Target::Topic(_) => None,
     };
     let producer = Producer {
@@ -305,18 +299,12 @@ impl Producer<'_> {
         end: announce::TopicEnd,
         objects: &[AnnouncedObject],
     ) -> Result<usize> {
-        let (endpoints, list, wait) = (self.endpoints.clone(), objects.to_vec(), self.plan.announce_wait);
-        let missing = blocking(move || announce::not_announced(&endpoints, &end, &list, wait)).await?;
-        announce::announce(self.endpoints, topic, &missing, Envelope::AwsS3).await?;
+        let missing = announce::announce_the_rest(self.endpoints, topic, end, objects, self.plan.announce_wait).await?;
         if self.plan.announce_twice {
             announce::announce(self.endpoints, topic, objects, Envelope::AwsS3).await?;
         }
-        Ok(missing.len())
+        Ok(missing)
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a blocking task failed")?
 }
 
 fn compress(compression: Compression, bytes: Vec<u8>) -> Result<Vec<u8>> {
