@@ -4,6 +4,7 @@ mod blocks;
 mod csv;
 mod hostile;
 mod hostile_objects;
+mod json_values;
 mod objects;
 mod oracle;
 mod values;
