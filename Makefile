@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos mutants up down bench bench-job bench-staging bench-pipeline lint fmt install
+.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-job bench-staging bench-pipeline lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -45,6 +45,9 @@ mutants: ## Take each guard away in turn: exit 1 where no test notices
 	@compose/native install
 	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
 	  guards::mutants::every_guard_that_is_taken_away_is_noticed
+
+fuzz: ## Fuzz the decoders and notifications, each target for FUZZ_SECONDS (600): exit 1 on a finding
+	@tests/fuzz/run $(TARGETS)
 
 up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
 	@compose/native up

@@ -77,6 +77,8 @@ pub enum KeyEncoding {
 pub enum Format {
     /// One JSON object a line.
     Json,
+    /// JSON objects that follow each other, or are the elements of one array. Objects only.
+    JsonValues,
     /// Objects only.
     Csv(CsvDialect),
 }

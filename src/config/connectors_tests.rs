@@ -245,6 +245,9 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
     let plain = sound(&csv(""));
     assert_eq!(plain.source.format, Format::Csv(CsvDialect::default()));
     assert_ne!(plain.revision, sound(SOUND).revision);
+    let values = sound(&csv("").replace("format: csv", "format: json_values"));
+    assert_eq!(values.source.format, Format::JsonValues);
+    assert_ne!(values.revision, sound(SOUND).revision);
     assert_eq!(plain.revision, sound(&csv(", csv: {delimiter: \",\", header: true}")).revision);
     let other = sound(&csv(", csv: {header: false, delimiter: \"\\t\", quote: \"\", nulls: [\"\", N/A]}"));
     let nulls = vec![String::new(), "N/A".to_owned()];
@@ -262,6 +265,10 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
         (csv(", csv: {nulls: [x, x]}"), "`x` stands twice in one list"),
         (csv("").replace("format: csv", "csv: {}"), "`csv` means nothing for another format"),
         (csv("").replace("bucket: raw, prefix: orders/, ", ""), "only objects have this format"),
+        (
+            csv("").replace("bucket: raw, prefix: orders/, ", "").replace("format: csv", "format: json_values"),
+            "only objects have this format",
+        ),
         (csv("").replace("name: user_id,", "name: user_id, header: amount,"), "column `amount` takes the same field"),
         (csv("") + "\nevolution: {type_change: evolve}\n", "columns of CSV are not widened"),
         (renamed.replace("format: csv", "format: json"), "`header` means nothing without a CSV header"),

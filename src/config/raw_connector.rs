@@ -75,6 +75,8 @@ pub(super) enum RawFormat {
     /// One JSON object a line.
     #[default]
     Json,
+    /// JSON objects that follow each other, over any number of lines, or are the elements of one array.
+    JsonValues,
     /// Comma-separated values, or separated by something else.
     Csv,
 }

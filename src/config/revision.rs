@@ -104,6 +104,7 @@ fn field(field: &Field) -> Value {
 fn format(format: &Format) -> Value {
     match format {
         Format::Json => json!("json"),
+        Format::JsonValues => json!("json_values"),
         Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
             json!(["csv", has_header, delimiter, quote, nulls])
         }

@@ -12,7 +12,8 @@
 //! [`decode_object`] joins them. Between two blocks another process can go on ([`ResumePoint`]).
 //!
 //! Rows are the lines that hold more than blanks, tabs and carriage returns, numbered from 0; a byte order
-//! mark at the very start is skipped. Every row is either in exactly one batch or in exactly one reject:
+//! mark at the very start is skipped. (Of `json_values` they are the values, of CSV the records: see `json_values`,
+//! `csv_records`.) Every row is either in exactly one batch or in exactly one reject:
 //! `row_count` is their sum. A reject costs nothing to its neighbours.
 //!
 //! # Which reason a row gets
@@ -58,6 +59,7 @@ mod csv_value;
 mod framing;
 mod infer;
 mod json;
+mod json_values;
 mod lines;
 mod number;
 mod object;
@@ -207,7 +209,7 @@ pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &D
         RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
         RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
         RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
-        _ if connector.source.format == Format::Json => {
+        _ if matches!(connector.source.format, Format::Json | Format::JsonValues) => {
             let mut rows = RowDecoder::new(connector, limits.json_depth_max);
             rows.row(reject.row, &reject.bytes).err()?;
             rows.fault_at()

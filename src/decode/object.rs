@@ -92,8 +92,9 @@ impl<'a> ObjectDecoder<'a> {
         Self { blocks, framing, rows: BlockDecoder::new(connector, limits), has_ended: false }
     }
 
-    #[cfg(test)]
-    pub(super) fn with_block_bytes(mut self, block_bytes: usize) -> Self {
+    /// Blocks of another size, which shows in nothing but how much is held; for tests.
+    #[must_use]
+    pub fn with_block_bytes(mut self, block_bytes: usize) -> Self {
         self.blocks.block_bytes = block_bytes;
         self
     }
@@ -154,7 +155,7 @@ enum Rows {
 impl Rows {
     fn new(connector: &Arc<Connector>, json_depth_max: usize) -> Self {
         match &connector.source.format {
-            Format::Json => Self::Json(Box::new(RowDecoder::new(connector, json_depth_max))),
+            Format::Json | Format::JsonValues => Self::Json(Box::new(RowDecoder::new(connector, json_depth_max))),
             Format::Csv(dialect) => Self::Csv(Box::new(CsvRows::new(connector, dialect, json_depth_max))),
         }
     }

@@ -4,8 +4,11 @@ mod blocks;
 mod csv;
 mod hostile;
 mod hostile_objects;
+mod hostile_table;
+mod json_values;
 mod objects;
 mod oracle;
+mod rfc8259;
 mod values;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
