@@ -110,13 +110,15 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         }),
     });
     let last = sealed.messages.last().map(|processed| &processed.message);
-    let (records, uploads) = files.into_iter().map(|file| file_record(id, file)).unzip();
+    let (records, uploads): (Vec<FileRecord>, Vec<Upload>) =
+        files.into_iter().map(|file| file_record(id, file)).unzip();
     let proposal = Proposal {
         id,
         fence: sealed.fence,
         offsets: sealed.offsets,
         ledgers: collected.ledgers,
         totals: collected.totals,
+        needs_load: records.iter().any(|file| is_for_warehouse(context, file)),
         files: records,
         claims: collected.claims,
         parked: collected.parked,
@@ -135,6 +137,12 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         *dead_letter_counts.entry((letter.connector.clone(), letter.reason.as_str())).or_insert(0) += 1;
     }
     Ok(Built { proposal, uploads, dead_letter_counts, stops: collected.checks.stops() })
+}
+
+/// The loader passes over what no warehouse wants: it must not be waited for either.
+fn is_for_warehouse(context: &TransformContext, file: &FileRecord) -> bool {
+    let connector = context.connectors.by_name(&file.connector);
+    file.kind == FileKind::Data.as_str() && connector.is_some_and(|connector| connector.warehouse.is_some())
 }
 
 /// `None` where it is the declared one.

@@ -98,7 +98,7 @@ impl Reading<'_> {
             ReadOutcome::Read { version, bytes, reservation } => wanted.decoded(version, bytes, reservation).await?,
         };
         let unpacked = object.rows.as_ref().map(|rows| rows.unpacked_bytes);
-        if let Some(unpacked) = unpacked.map(decoded_memory).filter(|known| *known > held) {
+        if let Some(unpacked) = unpacked.map(decoded_memory) {
             memory.correct(held, unpacked);
         }
         wanted.overrides.correct_object(self.context, self.message.offset, object, self.manner).await
