@@ -228,6 +228,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_envelope_announces_the_object_itself() {
+        let object = AnnouncedObject {
+            bucket: "raw".to_owned(),
+            key: "transactions/0001/a b+c.json".to_owned(),
+            etag: "0a".to_owned(),
+            size: 11,
+            version_id: Some("v1".to_owned()),
+        };
+        let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        for envelope in Envelope::ALL {
+            let document = read(&envelope.wrap(&object));
+            let (bucket, found) = match envelope {
+                Envelope::EventBridge => {
+                    (document["detail"]["bucket"]["name"].clone(), document["detail"]["object"].clone())
+                }
+                Envelope::Sns => records(&read(document["Message"].as_str().expect("a text"))),
+                Envelope::Sqs => records(&read(document["Records"][0]["body"].as_str().expect("a text"))),
+                Envelope::AwsS3 | Envelope::Minio => records(&document),
+            };
+            let key = found["key"].as_str().expect("a text");
+            let key =
+                if *envelope == Envelope::EventBridge { key.to_owned() } else { form_decode(key).expect("encoded") };
+            assert_eq!((bucket, key), (json!("raw"), object.key.clone()), "{envelope:?}");
+            assert_eq!((&found["size"], found["etag"].as_str().or(found["eTag"].as_str())), (&json!(11), Some("0a")));
+        }
+    }
+
+    /// Bucket and object of the first record.
+    fn records(document: &Value) -> (Value, Value) {
+        let s3 = &document["Records"][0]["s3"];
+        (s3["bucket"]["name"].clone(), s3["object"].clone())
+    }
+
+    #[test]
     fn keys_survive_form_encoding() {
         for key in ["a b+c é.json", "plain/key.json", "50%/ü ß", "a%2Bb"] {
             assert_eq!(form_decode(&form_encode(key, true)).as_deref(), Some(key));

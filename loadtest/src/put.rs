@@ -84,6 +84,13 @@ async fn put(s3: &aws_sdk_s3::Client, plan: &PutPlan, path: &Path) -> Result<Ann
     Ok(AnnouncedObject { bucket: plan.bucket.clone(), key, etag, size, version_id })
 }
 
+/// Number, first byte, length.
+fn part_ranges(size: u64) -> impl Iterator<Item = (i32, u64, u64)> {
+    (1..)
+        .zip((0..size).step_by(PART_BYTES as usize))
+        .map(move |(number, start)| (number, start, PART_BYTES.min(size - start)))
+}
+
 type Names = (Option<String>, Option<String>);
 
 async fn put_whole(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &Path) -> Result<Names> {
@@ -96,9 +103,8 @@ async fn put_in_parts(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &P
     let begun = s3.create_multipart_upload().bucket(bucket).key(key).send().await?;
     let upload_id = begun.upload_id.context("the store gave no upload id")?;
     let mut parts = CompletedMultipartUpload::builder();
-    for (number, start) in (1..).zip((0..size).step_by(PART_BYTES as usize)) {
-        let length = Length::Exact(PART_BYTES.min(size - start));
-        let body = ByteStream::read_from().path(path).offset(start).length(length).build().await?;
+    for (number, start, length) in part_ranges(size) {
+        let body = ByteStream::read_from().path(path).offset(start).length(Length::Exact(length)).build().await?;
         let put = s3.upload_part().bucket(bucket).key(key).upload_id(&upload_id).part_number(number);
         let put = put.body(body).send().await?;
         parts = parts.parts(CompletedPart::builder().part_number(number).set_e_tag(put.e_tag).build());
@@ -106,4 +112,36 @@ async fn put_in_parts(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &P
     let done = s3.complete_multipart_upload().bucket(bucket).key(key).upload_id(&upload_id);
     let done = done.multipart_upload(parts.build()).send().await?;
     Ok((done.e_tag, done.version_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_are_the_files_of_the_folder_in_order_but_not_what_is_expected_of_them() {
+        let folder = std::env::temp_dir().join(format!("sluice-put-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(folder.join("folder")).expect("a writable temporary folder");
+        for name in ["b.json", "expected.json", "a.json", "folder/c.json"] {
+            std::fs::write(folder.join(name), name).expect("a writable folder");
+        }
+        let found = files_of(&folder).expect("the folder is there");
+        assert_eq!(found, ["a.json", "b.json"].map(|name| folder.join(name)));
+        assert!(files_of(&folder.join("elsewhere")).is_err());
+        std::fs::remove_dir_all(&folder).expect("the test's own folder");
+    }
+
+    #[test]
+    fn parts_cover_a_file_without_gap_or_overlap() {
+        for size in [1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES - 1] {
+            let parts: Vec<(i32, u64, u64)> = part_ranges(size).collect();
+            let mut next = 0;
+            for (at, (number, start, length)) in parts.iter().enumerate() {
+                assert_eq!((*number, *start), (at as i32 + 1, next));
+                assert!((1..=PART_BYTES).contains(length));
+                next += length;
+            }
+            assert_eq!(next, size);
+        }
+    }
 }

@@ -24,6 +24,8 @@ pub struct Proposal {
     pub ledgers: Ledgers,
     pub totals: Totals,
     pub files: Vec<FileRecord>,
+    /// Rows for the warehouse are among them.
+    pub needs_load: bool,
     pub claims: Vec<ObjectClaim>,
     pub dead_letters: Vec<DeadLetterSample>,
     /// What expectations came to.
@@ -126,7 +128,7 @@ pub async fn commit(
     {
         insert_skipped(&transaction, partition, proposal.fence, rest).await.map_err(catalog)?;
     }
-    let needs_load = proposal.totals.rows_out > 0 || dead.iter().any(|(_, needs_load)| *needs_load);
+    let needs_load = proposal.needs_load || dead.iter().any(|(_, needs_load)| *needs_load);
     if let Some(claimed) = write(&transaction, key, partition, proposal, needs_load).await.map_err(catalog)? {
         return Ok(CommitOutcome::Claimed(claimed));
     }

@@ -115,6 +115,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         offsets: sealed.offsets,
         ledgers: books.ledgers,
         totals: books.totals,
+        needs_load: books.files.iter().any(|file| is_for_warehouse(context, file)),
         files: books.files,
         claims,
         parked,
@@ -158,6 +159,12 @@ pub(super) fn build_carried(
     collected.carried(&Carried { rows, ..Carried::default() });
     let uploads = collected.encode(context, topic_partition, id, &Overrides::default())?;
     Ok((collected.books, uploads))
+}
+
+/// The loader passes over what no warehouse wants: it must not be waited for either.
+fn is_for_warehouse(context: &TransformContext, file: &FileRecord) -> bool {
+    let connector = context.connectors.by_name(&file.connector);
+    file.kind == FileKind::Data.as_str() && connector.is_some_and(|connector| connector.warehouse.is_some())
 }
 
 /// `None` where it is the declared one.

@@ -157,8 +157,21 @@ fn read_rows(
 
 fn transformed(schema: &CurrentSchema, decoded: Decoded) -> Result<ReadRows, Fault> {
     let (row_count, unpacked_bytes) = (decoded.row_count, decoded.unpacked_bytes);
-    let transformed = transform::apply(&schema.plan, decoded).map_err(|error| unusable(&error))?;
+    let mut transformed = transform::apply(&schema.plan, decoded).map_err(|error| unusable(&error))?;
+    let_go_of_the_rest(&mut transformed, unpacked_bytes);
     Ok(ReadRows { schema: schema.clone(), transformed, row_count, unpacked_bytes })
+}
+
+/// Rejected rows are slices of the whole block: few of them are copied, so that they do not keep all of it in memory
+/// until the commit.
+fn let_go_of_the_rest(transformed: &mut Transformed, unpacked_bytes: u64) {
+    let rejects = || transformed.rejects.iter().chain(&transformed.held);
+    if rejects().map(|reject| reject.bytes.len() as u64).sum::<u64>() > unpacked_bytes / 4 {
+        return;
+    }
+    for reject in transformed.rejects.iter_mut().chain(&mut transformed.held) {
+        reject.bytes = Bytes::copy_from_slice(&reject.bytes);
+    }
 }
 
 /// Rows that cannot be cleaned or checked by the connector.
@@ -235,4 +248,33 @@ pub(super) fn held_whole(limits: &Limits) -> DecodeLimits {
 
 pub(super) fn count_read(connector: &Connector, bytes: u64) {
     metrics().object_read_bytes.with_label_values(&[&connector.name]).inc_by(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::RowReject;
+
+    #[test]
+    fn few_rejected_rows_do_not_keep_their_block_in_memory_and_many_are_not_doubled() {
+        let block = Bytes::from(vec![b'x'; 100]);
+        for (length, is_copied) in [(10, true), (20, false)] {
+            let reject = |bytes: Bytes| RowReject {
+                row: 0,
+                byte_offset: 0,
+                reason: RejectReason::ExpectationFailed,
+                detail: String::new(),
+                bytes,
+            };
+            let mut transformed = Transformed {
+                rejects: vec![reject(block.slice(..length))],
+                held: vec![reject(block.slice(50..50 + length))],
+                ..Transformed::default()
+            };
+            let_go_of_the_rest(&mut transformed, 100);
+            assert_eq!(transformed.rejects[0].bytes, block[..length]);
+            assert_eq!(transformed.held[0].bytes, block[50..50 + length]);
+            assert_eq!(transformed.rejects[0].bytes.as_ptr() != block.as_ptr(), is_copied);
+        }
+    }
 }

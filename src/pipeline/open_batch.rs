@@ -99,6 +99,12 @@ impl OpenBatch {
         self.replaces().is_some() && !self.is_complete()
     }
 
+    /// Whether closing it makes it due. Where a message waits for memory and none is being processed, only a commit gives
+    /// back what this holds: its age is not waited for.
+    pub(super) fn may_close(&self) -> bool {
+        !self.is_closed && !self.messages.is_empty() && !self.must_grow()
+    }
+
     /// Whether nothing more may be added.
     pub(super) fn is_full(&self, limits: &BatchLimits) -> bool {
         self.is_ended || self.is_complete() || (!self.must_grow() && limits.reached(self.fill))

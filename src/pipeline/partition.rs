@@ -230,10 +230,8 @@ impl PartitionWorker {
             BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
-        // a message behind the open micro-batch, which is complete then
-        let mut held: Option<ProcessedMessage> = None;
-        let mut expected = offset;
-        let mut in_flight = InFlight { tasks: VecDeque::new() };
+        let mut held: Option<ProcessedMessage> = None; // behind the open micro-batch, which is complete then
+        let (mut expected, mut in_flight) = (offset, InFlight { tasks: VecDeque::new() });
         let mut admitted: Option<(Message, u64)> = None;
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
@@ -255,6 +253,7 @@ impl PartitionWorker {
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
             let due = open.due(limits, limits.age_max);
             let must_go_on = open.must_grow() && in_flight.tasks.is_empty();
+            let may_close = admitted.is_some() && in_flight.tasks.is_empty() && open.may_close();
             tokio::select! {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
@@ -272,9 +271,10 @@ impl PartitionWorker {
                     held = held.take().and_then(|processed| open.push(processed));
                 }
                 memory = self.admit(admitted.as_ref(), must_go_on), if admitted.is_some() => {
-                    let spawn = |(message, _)| self.spawn(ownership, message, memory, &plan);
-                    in_flight.tasks.extend(admitted.take().map(spawn));
+                    let taken = admitted.take().map(|(message, _)| self.spawn(ownership, message, memory, &plan));
+                    in_flight.tasks.extend(taken);
                 }
+                () = std::future::ready(()), if may_close => open.close(),
                 message = queue.recv(), if may_read => match message {
                     None if *revoked.borrow() => return Ended::Revoked,
                     None => return Ended::Interrupted,

@@ -136,8 +136,9 @@ pub fn announced_at(message: &Message) -> DateTime<Utc> {
 
 /// Arrow rows, their unpacked bytes and the staged file together, for each byte of a stored object.
 const MEMORY_FACTOR: u64 = 6;
-/// For objects whose announcement tells no size.
-const OBJECT_BYTES_UNKNOWN: u64 = 1 << 20;
+/// For objects whose announcement tells no size, until the store tells it. Large: it is completed multipart uploads that
+/// some stores announce so (versitygw 1.0), and a small estimate would let all of them in at once.
+const OBJECT_BYTES_UNKNOWN: u64 = 64 << 20;
 /// Sums of estimates must not overflow, whatever messages claim.
 const MESSAGE_MEMORY_MAX: u64 = 1 << 50;
 
@@ -372,4 +373,25 @@ pub(super) fn dead_message(
     let letter = dead_letter(&message, connector, reason, detail);
     let empty = ProcessedMessage::empty(message, OffsetOutcome::Rejected, memory);
     ProcessedMessage { dead_letter: Some(letter), ..empty }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For an announcement of an object of so many bytes.
+    fn estimate(size_bytes: u64) -> u64 {
+        let payload = serde_json::json!({"Records": [{
+            "eventSource": "aws:s3", "eventName": "ObjectCreated:CompleteMultipartUpload", "eventVersion": "2.1",
+            "s3": {"bucket": {"name": "raw"}, "object": {"key": "a", "size": size_bytes, "eTag": "0a-2"}},
+        }]});
+        let payload = Some(bytes::Bytes::from(payload.to_string()));
+        memory_estimate(&Message { offset: 0, timestamp_ms: 0, key: None, payload })
+    }
+
+    #[test]
+    fn an_object_of_unknown_size_is_taken_for_a_large_one() {
+        assert!(estimate(10 << 10) < 1 << 20);
+        assert!(estimate(0) >= 64 << 20, "stores that tell no size of multipart uploads write 0");
+    }
 }

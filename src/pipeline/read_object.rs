@@ -108,7 +108,7 @@ impl Reading<'_> {
         };
         // a chunk's share is kept to the commit: who is announced the same object again then finds it claimed
         let unpacked = object.rows.as_ref().map(|rows| rows.unpacked_bytes);
-        if let Some(unpacked) = unpacked.map(decoded_memory).filter(|known| *known > held) {
+        if let Some(unpacked) = unpacked.map(decoded_memory) {
             memory.correct(held, unpacked);
         }
         wanted.overrides.correct_object(self.context, self.message.offset, object, self.manner).await
