@@ -10,6 +10,7 @@ mod guards;
 mod dead_letters;
 mod expectations;
 mod hostile;
+mod hostile_files;
 mod layers;
 mod loading;
 mod local;
