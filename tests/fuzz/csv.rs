@@ -59,7 +59,13 @@ fn account(object: &[u8], header_len: usize, found: &[Row], has_header: bool) {
 }
 
 fn compare(object: &[u8], dialect: &CsvDialect, found: &[Row]) {
-    let is_left_open = |row: &Row| matches!(row.fate, Err("malformed_csv" | "record_too_long"));
+    // of what is no UTF-8 the quotes are not looked at
+    let has_quote = |row: &Row| dialect.quote.is_some_and(|quote| row.bytes.contains(&quote));
+    let is_left_open = |row: &Row| match row.fate {
+        Err("malformed_csv" | "record_too_long") => true,
+        Err("invalid_utf8") => has_quote(row),
+        _ => false,
+    };
     // the csv crate ends records at a carriage return as well
     if object.contains(&b'\r') || found.iter().any(is_left_open) {
         return;

@@ -1,4 +1,4 @@
-//! JSON lines against serde_json: which rows there are, what each becomes and holds.
+//! JSON against serde_json: which rows there are, what each line becomes and holds, and where values begin and end.
 #![no_main]
 #![allow(unsafe_code, reason = "the entry point that libFuzzer calls")]
 
@@ -28,6 +28,9 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [way, block_bytes, object @ ..] = data else { return };
     let new_field = [NewField::Ignore, NewField::Rescue, NewField::Reject][usize::from(way % 3)];
+    if way & 128 != 0 {
+        return follow(object, usize::from(*block_bytes) + 1);
+    }
     let connector = connector(&FIELDS, 1, Format::Json, new_field);
     let found = rows(&connector, object, usize::from(*block_bytes) + 1);
     if is_packed(object) {
@@ -44,6 +47,28 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+/// Values that follow each other or stand in an array are serde_json's, where it reads them all.
+fn follow(object: &[u8], block_bytes: usize) {
+    let connector = connector(&FIELDS, 1, Format::JsonValues, NewField::Ignore);
+    let Some(found) = rows(&connector, object, block_bytes) else { return };
+    let Ok(text) = std::str::from_utf8(object.strip_prefix(MARK).unwrap_or(object)) else { return };
+    // raw values are not looked into by serde_json: not at surrogates, not at depth
+    let brackets = text.bytes().filter(|byte| b"[{".contains(byte)).count();
+    if is_packed(object) || brackets > 60 || text.contains("\\u") {
+        return;
+    }
+    let texts: Result<Vec<Box<RawValue>>, _> = if text.trim_start_matches([' ', '\n', '\r', '\t']).starts_with('[') {
+        serde_json::from_str(text)
+    } else {
+        serde_json::Deserializer::from_str(text).into_iter().collect()
+    };
+    let Ok(texts) = texts else { return };
+    assert_eq!(found.len(), texts.len(), "a row for each value");
+    for (row, text) in found.iter().zip(texts) {
+        assert_eq!(row.bytes, text.get().as_bytes());
+    }
+}
 
 fn is_packed(object: &[u8]) -> bool {
     let is_skippable = object.len() >= 4 && object[0] & 0xf0 == 0x50 && object[1..4] == [0x2a, 0x4d, 0x18];

@@ -11,6 +11,7 @@ mod dead_letters;
 mod expectations;
 mod hostile;
 mod large;
+mod hostile_files;
 mod layers;
 mod loading;
 mod local;
