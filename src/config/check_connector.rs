@@ -183,7 +183,22 @@ fn staging(connector: &RawConnector, columns: &Columns, report: &mut Report<'_>)
         time: raw.time.clone(),
         by,
         file_size_bytes_target: file_size(raw.file_size_bytes_target.as_ref(), report),
+        sort_by: ordered(&raw.sort_by, "sort_by", columns, report),
+        bloom_filter: ordered(&raw.bloom_filter, "bloom_filter", columns, report),
+        page_index: raw.page_index.unwrap_or(true),
     }
+}
+
+/// Columns of `staging.<key>`, each once; of JSON there are many spellings for the same.
+fn ordered(names: &[String], key: &'static str, columns: &Columns, report: &mut Report<'_>) -> Vec<String> {
+    for (index, name) in names.iter().enumerate() {
+        let at = [Key("staging"), Key(key), Index(index)];
+        columns.check_fitting(name, &at, |data_type| data_type != FieldType::Json, "values", report);
+        if names[..index].contains(name) {
+            report.add(&at, format!("`{name}` stands twice in `staging.{key}`"), None);
+        }
+    }
+    names.to_vec()
 }
 
 fn file_size(raw: Option<&RawSize>, report: &mut Report<'_>) -> u64 {

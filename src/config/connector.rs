@@ -203,6 +203,12 @@ pub struct Staging {
     pub time: String,
     pub by: Vec<PartitionBy>,
     pub file_size_bytes_target: u64,
+    /// Rows of a file are in the order of these columns, ascending and nulls first, then of their lineage.
+    pub sort_by: Vec<String>,
+    /// Columns with a bloom filter.
+    pub bloom_filter: Vec<String>,
+    /// Whether pages have statistics, or whole files alone.
+    pub page_index: bool,
 }
 
 /// A level of the Hive path behind `type=`.

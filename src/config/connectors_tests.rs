@@ -278,6 +278,33 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
     }
 }
 
+#[test]
+fn what_files_have_besides_rows_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let staged = |keys: &str| SOUND.replace("by: [date, hour]}", &format!("by: [date, hour], {keys}}}"));
+    let plain = sound(SOUND);
+    assert_eq!(sound(&staged("sort_by: [], bloom_filter: [], page_index: true")).revision, plain.revision);
+    let sorted = sound(&staged("sort_by: [user_id, occurred_at], bloom_filter: [order_id], page_index: false"));
+    assert_eq!(sorted.staging.sort_by, ["user_id", "occurred_at"]);
+    assert_eq!((&sorted.staging.bloom_filter[..], sorted.staging.page_index), (&["order_id".to_owned()][..], false));
+    let revisions = ["sort_by: [user_id]", "sort_by: [order_id]", "bloom_filter: [order_id]", "page_index: false"]
+        .map(|keys| sound(&staged(keys)).revision.clone());
+    let different: std::collections::HashSet<_> = revisions.iter().chain([&plain.revision]).collect();
+    assert_eq!(different.len(), 5);
+
+    let with_json = SOUND.replace("updated_at, type: timestamp_ms, formats: [rfc3339]", "more, type: json");
+    let with_json = with_json.replace(", newer_by: updated_at", "");
+    for (text, expected) in [
+        (staged("sort_by: [usr_id]"), "there is no column `usr_id`"),
+        (staged("sort_by: [user_id, user_id]"), "`user_id` stands twice in `staging.sort_by`"),
+        (staged("bloom_filter: [order]"), "there is no column `order`"),
+        (with_json.replace("by: [date, hour]", "by: [date, hour], sort_by: [more]"), "column `more` is json"),
+        (staged("page_index: 3"), "`staging.page_index` must be"),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
 /// Micro-batches in catalogs name it: an option that came later must not change it where it is left out.
 #[test]
 fn a_connector_without_later_options_keeps_its_revision() {

@@ -6,8 +6,8 @@
 //! narrowed or taken away. An evolved connector differs in `fields` and `schema_revision` alone.
 //!
 //! Added columns are never required, and always widen. Declared columns widen under `type_change: evolve`, except
-//! those that something else relies on: `staging.time` and `staging.by`, clean steps but for `trim`, `lowercase`,
-//! `uppercase` and `default`, the warehouse's table (of such a connector all of them); those that an expectation names stay numbers. Where a
+//! those that something else relies on: `staging.time`, `staging.by` and `staging.sort_by`, clean steps but for `trim`,
+//! `lowercase`, `uppercase` and `default`, the warehouse's table (of such a connector all of them); those that an expectation names stay numbers. Where a
 //! text could not be had back (float64, timestamp_ms and uuid to utf8), they stay as they are as well.
 
 use serde_json::{Value, json};
@@ -76,6 +76,7 @@ impl Connector {
         self.warehouse.is_some()
             || self.staging.time == name
             || self.staging.by.contains(&PartitionBy::Column(name.to_owned()))
+            || self.staging.sort_by.iter().any(|column| column == name)
             || self.clean.iter().any(|step| step.is_typed() && step.columns().any(|column| column == name))
     }
 

@@ -230,6 +230,14 @@ pub(super) struct RawStaging {
     pub(super) by: Vec<String>,
     /// A number of bytes, or a size such as 128MiB (the default).
     pub(super) file_size_bytes_target: Option<RawSize>,
+    /// Columns that the rows of a file are sorted by, ascending, nulls first. Default: as they came.
+    #[serde(default)]
+    pub(super) sort_by: Vec<String>,
+    /// Columns with a bloom filter: readers that look for one value pass over the files that lack it.
+    #[serde(default)]
+    pub(super) bloom_filter: Vec<String>,
+    /// Smallest and greatest value of each page besides those of each file. Default: true.
+    pub(super) page_index: Option<bool>,
 }
 
 /// A number of bytes, or a text such as `64MiB`.

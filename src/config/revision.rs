@@ -47,6 +47,10 @@ pub(super) fn of_connector(connector: &Connector) -> String {
     ];
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
+    let staging = &connector.staging;
+    if !staging.sort_by.is_empty() || !staging.bloom_filter.is_empty() || !staging.page_index {
+        parts.push(json!(["staging", staging.sort_by, staging.bloom_filter, staging.page_index]));
+    }
     digest(&Value::Array(parts))
 }
 

@@ -68,6 +68,9 @@ fn connector(evolution: Evolution) -> Arc<Connector> {
             time: "at".to_owned(),
             by: vec![PartitionBy::Date],
             file_size_bytes_target: 64 << 20,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
         },
         warehouse: None,
     })

@@ -29,6 +29,7 @@ mod lake_files;
 mod letters;
 mod load_worker;
 mod local;
+mod local_files;
 mod open_batch;
 mod overrides;
 mod parking;

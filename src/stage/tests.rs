@@ -53,6 +53,9 @@ fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
             time: "at".to_owned(),
             by,
             file_size_bytes_target: 1 << 27,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
         },
         warehouse: None,
     }
@@ -235,12 +238,106 @@ fn the_files_say_how_and_by_whom_they_were_written() {
         assert!(column.statistics().is_some(), "{}", column.column_path());
         let name = column.column_path().string();
         let has = |wanted| column.encodings().any(|encoding| encoding == wanted);
-        assert_eq!(has(Encoding::DELTA_BINARY_PACKED), matches!(name.as_str(), "_offset" | "_row"), "{name}");
+        let is_number = matches!(name.as_str(), "amount" | "at" | "_offset" | "_record" | "_row" | "_origin_time");
+        assert_eq!(has(Encoding::DELTA_BINARY_PACKED), is_number, "{name}");
         // what never repeats has no dictionary, and is all that compression is worth its while for
-        let never_repeats = matches!(name.as_str(), "id" | "amount");
-        let has_dictionary = !never_repeats && !has(Encoding::DELTA_BINARY_PACKED);
-        assert_eq!(has(Encoding::RLE_DICTIONARY), has_dictionary, "{name}");
-        assert_eq!(matches!(column.compression(), Compression::ZSTD(_)), never_repeats, "{name}");
+        assert_eq!(has(Encoding::RLE_DICTIONARY), !is_number && name != "id", "{name}");
+        assert_eq!(matches!(column.compression(), Compression::ZSTD(_)), name == "id", "{name}");
+    }
+}
+
+#[test]
+fn rows_are_sorted_within_a_file_and_rows_alike_stay_in_the_order_of_their_lineage() {
+    let mut connector = connector(vec![PartitionBy::Date], NewField::Ignore);
+    connector.staging.sort_by = vec!["source".to_owned(), "amount".to_owned()];
+    let sources = ["web", "app", "pos"];
+    let lines_of = |seed: i64| -> Vec<String> {
+        (0..9000)
+            .map(|row| match (row * 7 + seed) % 11 {
+                0 => format!(r#"{{"id":"n","at":"2026-11-23T00:00:00Z","_row":{row}}}"#),
+                value => line(row, sources[value as usize % 3], "2026-11-23T00:00:00Z").replace(".25", ".50"),
+            })
+            .collect()
+    };
+    let (first, second) = (lines_of(1), lines_of(2));
+    let origin = |offset, lines: &[String]| origin_rows(&connector, offset, 0, &lines.chunks(700).collect::<Vec<_>>());
+    let (_, files) = staged(&connector, &[origin(8, &second), origin(7, &first)]);
+    assert_eq!(files.len(), 1);
+    let key = |line: &String| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let amount = row["amount"].as_f64().map(|amount| (amount * 100.0) as i64);
+        (row["source"].as_str().map(str::to_owned), amount, row["_offset"].as_i64(), row["_row"].as_i64())
+    };
+    let keys: Vec<_> = lines(&files[0]).iter().map(key).collect();
+    assert_eq!(keys.len(), 18_000);
+    assert!(keys.is_sorted());
+    let sorting = metadata(&files[0]).row_group(0).sorting_columns().unwrap().clone();
+    let sorting: Vec<_> =
+        sorting.iter().map(|column| (column.column_idx, column.descending, column.nulls_first)).collect();
+    assert_eq!(sorting, [(1, false, true), (2, false, true)]);
+}
+
+#[test]
+fn a_file_has_the_indexes_that_its_connector_wants() {
+    let mut connector = hourly();
+    let rows: Vec<String> = (0..100).map(|row| line(row, "web", "2026-11-23T00:00:00Z")).collect();
+    let rows = [origin_rows(&connector, 7, 0, &[&rows])];
+    let about = |connector: &Connector| {
+        let (_, files) = staged(connector, &rows);
+        let policy = parquet::file::metadata::PageIndexPolicy::Optional;
+        let metadata = parquet::file::metadata::ParquetMetaDataReader::new()
+            .with_page_index_policy(policy)
+            .parse_and_finish(&files[0].bytes)
+            .unwrap();
+        let group = metadata.row_group(0);
+        let blooms: Vec<String> = (group.columns().iter())
+            .filter(|column| column.bloom_filter_offset().is_some())
+            .map(|column| column.column_path().string())
+            .collect();
+        assert!(group.columns().iter().all(|column| column.statistics().is_some()));
+        (blooms, metadata.column_index().is_some(), metadata.offset_index().is_some())
+    };
+    assert_eq!(about(&connector), (vec![], true, true));
+    connector.staging.page_index = false;
+    connector.staging.bloom_filter = vec!["id".to_owned()];
+    assert_eq!(about(&connector), (vec!["id".to_owned()], false, false));
+    let (_, files) = staged(&connector, &rows);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(files[0].bytes.clone()).unwrap();
+    let filter = reader.get_row_group_column_bloom_filter(0, 0).unwrap().unwrap();
+    assert!((0..100).all(|row| filter.check(&format!("id-{row}").as_str())));
+    let found = (100..1100).filter(|row| filter.check(&format!("id-{row}").as_str())).count();
+    assert!(found < 200, "{found}");
+}
+
+#[test]
+fn files_that_stay_open_hold_the_rows_of_one_micro_batch_after_another() {
+    for sort_by in [Vec::new(), vec!["source".to_owned()]] {
+        let mut connector = hourly();
+        connector.staging.sort_by = sort_by;
+        let connector = std::sync::Arc::new(connector);
+        let rows: Vec<OriginRows> = (0..6)
+            .map(|offset| {
+                let hour = |row: i64| format!("2026-11-23T{:02}:00:00Z", row % 5);
+                let rows: Vec<String> =
+                    (0..300).map(|row| line(row, ["web", "app"][row as usize % 2], &hour(row))).collect();
+                origin_rows(&connector, offset, 0, &rows.chunks(70).collect::<Vec<_>>())
+            })
+            .collect();
+        let id = MicroBatchId::generate();
+        let at_once = encode(&connector, &topic_partition(), id, &rows).unwrap();
+        let mut open = OpenFiles::new(&connector, &topic_partition(), id).unwrap();
+        for rows in rows.chunks(2) {
+            let held = open.held_bytes();
+            open.add(rows.to_vec()).unwrap();
+            assert!(open.held_bytes() > held);
+        }
+        let one_by_one = open.finish().unwrap();
+        assert_eq!(paths(&one_by_one), paths(&at_once));
+        assert_eq!(one_by_one.len(), 10);
+        for (one, other) in one_by_one.iter().zip(&at_once) {
+            assert_eq!(lines(one), lines(other));
+            assert_eq!((one.event_time_min, one.event_time_max), (other.event_time_min, other.event_time_max));
+        }
     }
 }
 

@@ -64,6 +64,9 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
             time: "at".to_owned(),
             by: vec![PartitionBy::Date],
             file_size_bytes_target: 1 << 20,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
         },
         warehouse: Some(Warehouse {
             target: WarehouseTable::Fact("fact_orders".to_owned()),

@@ -57,6 +57,9 @@ pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connecto
             time: "at".to_owned(),
             by: vec![PartitionBy::Date],
             file_size_bytes_target: 1 << 20,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
         },
         warehouse: None,
     })
