@@ -79,6 +79,8 @@ pub enum Format {
     Json,
     /// Objects only.
     Csv(CsvDialect),
+    /// Objects only.
+    Parquet,
 }
 
 /// How CSV is spelt.

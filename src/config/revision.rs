@@ -96,6 +96,7 @@ fn field(field: &Field) -> Value {
 fn format(format: &Format) -> Value {
     match format {
         Format::Json => json!("json"),
+        Format::Parquet => json!("parquet"),
         Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
             json!(["csv", has_header, delimiter, quote, nulls])
         }

@@ -23,7 +23,8 @@ pub(super) enum Framing {
 impl Framing {
     pub(super) fn of(format: &Format, limits: &DecodeLimits) -> Self {
         match format {
-            Format::Json => Self::Lines,
+            // rows of Parquet are read as lines
+            Format::Json | Format::Parquet => Self::Lines,
             Format::Csv(dialect) => Self::Csv {
                 marks: Marks { delimiter: dialect.delimiter, quote: dialect.quote },
                 record_bytes_max: usize::try_from(limits.record_bytes_max).unwrap_or(usize::MAX),

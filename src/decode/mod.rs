@@ -42,6 +42,8 @@
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
 //! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
+//! A row of Parquet is decoded as the JSON object that spells it, so that whole numbers of any width fit where their value
+//! does, decimals where they are exact, and times of any unit; that text is the row's bytes. See `parquet`.
 //!
 //! # Evolution
 //! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
@@ -61,6 +63,9 @@ mod json;
 mod lines;
 mod number;
 mod object;
+mod parquet;
+mod parquet_bounds;
+mod parquet_text;
 mod profile;
 mod scan;
 mod timestamp;
@@ -116,6 +121,8 @@ pub enum ObjectFault {
     TooLarge { detail: String },
     #[error("broken CSV header: {detail}")]
     MalformedHeader { detail: String },
+    #[error("broken Parquet: {detail}")]
+    MalformedParquet { detail: String },
 }
 
 impl ObjectFault {
@@ -124,6 +131,7 @@ impl ObjectFault {
             Self::CorruptCompression { .. } => RejectReason::CorruptCompression,
             Self::TooLarge { .. } => RejectReason::ObjectTooLarge,
             Self::MalformedHeader { .. } => RejectReason::MalformedHeader,
+            Self::MalformedParquet { .. } => RejectReason::MalformedParquet,
         }
     }
 }
@@ -197,7 +205,7 @@ pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &D
         RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
         RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
         RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
-        _ if connector.source.format == Format::Json => {
+        _ if matches!(connector.source.format, Format::Json | Format::Parquet) => {
             let mut rows = RowDecoder::new(connector, limits.json_depth_max);
             rows.row(reject.row, &reject.bytes).err()?;
             rows.fault_at()

@@ -5,6 +5,7 @@ mod csv;
 mod hostile;
 mod hostile_objects;
 mod objects;
+mod parquet_objects;
 mod oracle;
 mod values;
 
