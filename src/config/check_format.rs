@@ -19,6 +19,7 @@ pub(super) fn format(raw: &RawSource, report: &mut Report<'_>) -> Format {
     match raw.format {
         RawFormat::Json => Format::Json,
         RawFormat::JsonValues => Format::JsonValues,
+        RawFormat::Parquet => Format::Parquet,
         RawFormat::Csv => Format::Csv(raw.csv.as_ref().map_or_else(CsvDialect::default, |csv| dialect(csv, report))),
     }
 }

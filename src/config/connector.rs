@@ -81,6 +81,8 @@ pub enum Format {
     JsonValues,
     /// Objects only.
     Csv(CsvDialect),
+    /// Objects only.
+    Parquet,
 }
 
 /// How CSV is spelt.

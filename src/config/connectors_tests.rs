@@ -257,6 +257,10 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
     assert_eq!(sound(&renamed).field("user_id").unwrap().header_name(), "User ID");
     assert_ne!(sound(&renamed).schema_revision, plain.schema_revision);
 
+    let parquet = sound(&SOUND.replace("prefix: orders/}", "prefix: orders/, format: parquet}"));
+    assert_eq!(parquet.source.format, Format::Parquet);
+    assert_ne!(parquet.revision, sound(SOUND).revision);
+
     for (text, expected) in [
         (csv(", csv: {delimiter: ab}"), "`ab` cannot be a delimiter"),
         (csv(", csv: {delimiter: \"\\n\"}"), "`\\n` cannot be a delimiter"),

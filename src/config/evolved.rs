@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::check_columns::{parse_type, type_name};
 use super::check_connector::is_name;
 use super::type_lattice::SeenTypes;
-use super::{Check, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TypeChange, revision};
+use super::{
+    Check, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TimestampFormat, TypeChange, revision,
+};
 
 /// Columns that data may add to a connector.
 pub const ADDED_COLUMNS_MAX: usize = 512;
@@ -99,6 +101,11 @@ impl Connector {
             formats: Vec::new(),
             header: None,
         }));
+        for field in &mut evolved.fields[declared_count..] {
+            // only Parquet knows of an instant that it is one
+            let is_instant = field.data_type == FieldType::TimestampMs;
+            field.formats = if is_instant { vec![TimestampFormat::Rfc3339] } else { Vec::new() };
+        }
         evolved.fields[declared_count..].sort_by(|one, other| one.name.cmp(&other.name));
         evolved.evolution.added_count = evolved.fields.len() - declared_count;
         evolved.schema_revision = revision::of_schema(&evolved);

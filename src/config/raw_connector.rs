@@ -79,6 +79,8 @@ pub(super) enum RawFormat {
     JsonValues,
     /// Comma-separated values, or separated by something else.
     Csv,
+    /// Apache Parquet: columns go by name, whatever the order.
+    Parquet,
 }
 
 /// Left out, each key takes its default.

@@ -109,6 +109,7 @@ fn format(format: &Format) -> Value {
     match format {
         Format::Json => json!("json"),
         Format::JsonValues => json!("json_values"),
+        Format::Parquet => json!("parquet"),
         Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
             json!(["csv", has_header, delimiter, quote, nulls])
         }

@@ -27,7 +27,8 @@ impl Framing {
     pub(super) fn of(format: &Format, limits: &DecodeLimits) -> Self {
         let record_bytes_max = usize::try_from(limits.record_bytes_max).unwrap_or(usize::MAX);
         match format {
-            Format::Json => Self::Lines,
+            // rows of Parquet are read as lines
+            Format::Json | Format::Parquet => Self::Lines,
             Format::JsonValues => Self::JsonValues { depth_max: limits.json_depth_max, record_bytes_max },
             Format::Csv(dialect) => {
                 Self::Csv { marks: Marks { delimiter: dialect.delimiter, quote: dialect.quote }, record_bytes_max }

@@ -43,6 +43,8 @@
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
 //! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
+//! A row of Parquet is decoded as the JSON object that spells it, so that whole numbers of any width fit where their value
+//! does, decimals where they are exact, and times of any unit; that text is the row's bytes. See `parquet`.
 //!
 //! # Evolution
 //! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
@@ -63,6 +65,9 @@ mod json_values;
 mod lines;
 mod number;
 mod object;
+mod parquet;
+mod parquet_bounds;
+mod parquet_text;
 mod profile;
 mod scan;
 mod timestamp;
@@ -114,8 +119,10 @@ impl DecodeLimits {
 pub fn is_read_whole(format: &Format) -> bool {
     match format {
         Format::Json => false,
-        // a quote is told from a mistake by what stands far behind it
-        Format::Csv(_) => true,
+        // a quote, or a bracket, is told from a mistake by what stands far behind it
+        Format::Csv(_) | Format::JsonValues => true,
+        // its table of contents stands at the end
+        Format::Parquet => true,
     }
 }
 
@@ -128,6 +135,8 @@ pub enum ObjectFault {
     TooLarge { detail: String },
     #[error("broken CSV header: {detail}")]
     MalformedHeader { detail: String },
+    #[error("broken Parquet: {detail}")]
+    MalformedParquet { detail: String },
 }
 
 impl ObjectFault {
@@ -136,6 +145,7 @@ impl ObjectFault {
             Self::CorruptCompression { .. } => RejectReason::CorruptCompression,
             Self::TooLarge { .. } => RejectReason::ObjectTooLarge,
             Self::MalformedHeader { .. } => RejectReason::MalformedHeader,
+            Self::MalformedParquet { .. } => RejectReason::MalformedParquet,
         }
     }
 }
@@ -209,7 +219,7 @@ pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &D
         RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
         RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
         RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
-        _ if matches!(connector.source.format, Format::Json | Format::JsonValues) => {
+        _ if matches!(connector.source.format, Format::Json | Format::JsonValues | Format::Parquet) => {
             let mut rows = RowDecoder::new(connector, limits.json_depth_max);
             rows.row(reject.row, &reject.bytes).err()?;
             rows.fault_at()

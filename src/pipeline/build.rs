@@ -19,7 +19,7 @@ use super::process::{ProcessedMessage, ProcessedRows, announced_at};
 use super::replay::Replaced;
 use super::row_books::{RowBooks, Upload};
 use super::staged::StagedRows;
-use crate::catalog::SchemaVersion;
+use crate::catalog::{FileRecord, SchemaVersion};
 use crate::commit::{Proposal, Redrive};
 use crate::config::Connector;
 use crate::error::chain;

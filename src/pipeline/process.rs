@@ -386,7 +386,7 @@ mod tests {
             "s3": {"bucket": {"name": "raw"}, "object": {"key": "a", "size": size_bytes, "eTag": "0a-2"}},
         }]});
         let payload = Some(bytes::Bytes::from(payload.to_string()));
-        memory_estimate(&Message { offset: 0, timestamp_ms: 0, key: None, payload })
+        memory_estimate(&Message { offset: 0, timestamp_ms: 0, key: None, payload }, 64 << 20)
     }
 
     #[test]

@@ -59,9 +59,7 @@ impl<'a> Load<'a> {
         tokio::task::spawn_blocking(move || stack.restart(server)).await.expect("the server starts again");
         // Kafka listens before it leads its topic partitions
         wait_for("the topic to have leaders", || async {
-            let (endpoints, topic) = (self.world.endpoints(), self.world.notifications.clone());
-            let end = tokio::task::spawn_blocking(move || topic_end(&endpoints, &topic).is_ok());
-            end.await.expect("not cancelled")
+            topic_end(&self.world.endpoints(), &self.world.notifications).await.is_ok()
         })
         .await;
     }

@@ -7,6 +7,7 @@ mod hostile_objects;
 mod hostile_table;
 mod json_values;
 mod objects;
+mod parquet_objects;
 mod oracle;
 mod rfc8259;
 mod values;
