@@ -102,6 +102,8 @@ impl<'a> ObjectDecoder<'a> {
         let mut rows = BlockDecoder::new(connector, limits);
         if let Pieces::Parquet(parquet) = &mut pieces {
             rows.seen = std::mem::take(&mut parquet.seen);
+            // before any row is read: as text they would look like text
+            rows.grow();
         }
         Self { pieces, framing, rows, has_ended: false }
     }

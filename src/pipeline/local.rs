@@ -3,11 +3,11 @@
 //! # Contract
 //! What happens to a row is what the pipeline does with it: the same decoding, cleaning, expectations, dedupe and
 //! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. Only the files are larger: each takes
-//! the rows of many micro-batches ([`LocalFiles`]). A local file stands for an object, its place in the list for the
-//! message's offset, its modification time for the object's. Nothing is committed: a run that ends early leaves whole
-//! files behind, and a run is refused where its folder holds files already. Where the pipeline would park the connector
-//! (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and what is measured by earlier
-//! micro-batches are the pipeline's alone. A local file counts as announced when it was modified.
+//! the rows of many micro-batches, and their `_batch` is the same ([`LocalFiles`]). A local file stands for an object,
+//! its place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
+//! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
+//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and what
+//! is measured by earlier micro-batches are the pipeline's alone. A local file counts as announced when it was modified.
 //!
 //! # Large files
 //! A file is read block by block, so memory is bounded however large it is. One of more than a chunk
@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
                 self.close()?;
             }
         }
-        self.close_files()?;
+        self.close()?;
         Ok(self.report)
     }
 
@@ -249,7 +249,7 @@ impl<'a> Worker<'a> {
             }
         }
         if self.cut.take().is_some() {
-            self.close_files()?;
+            self.close()?;
             self.files.settle();
         }
         Ok(())
@@ -266,7 +266,7 @@ impl<'a> Worker<'a> {
             })??;
             if !is_last && self.cut.is_none() {
                 // what is open now does not belong to this file
-                self.close_files().map_err(FileError::Local)?;
+                self.close().map_err(FileError::Local)?;
                 self.files.record();
                 self.cut = Some(self.report.clone());
             }
@@ -335,10 +335,11 @@ impl<'a> Worker<'a> {
         self.files.keep(letter, time);
     }
 
-    /// Dedupes, checks and encodes the open micro-batch; the next file opens another.
+    /// Dedupes, checks, encodes and writes the open micro-batch; the next file opens another.
     fn close(&mut self) -> Result<(), LocalError> {
         self.fill = Fill::default();
         let mut checks = std::mem::take(&mut self.checks);
+        let mut left = None;
         if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
             let plan = self.schemas.plan(&connector)?;
             let Checked { rows, duplicates, filtered, dead_letters } = checks.check(&plan, rows)?;
@@ -352,15 +353,9 @@ impl<'a> Worker<'a> {
             for (letter, time) in dead_letters {
                 self.keep(letter, time);
             }
-            self.files.add(&connector, rows, &mut self.report)?;
+            left = Some((connector, rows));
         }
-        if self.files.are_full() { self.files.write(&mut self.report) } else { Ok(()) }
-    }
-
-    /// The same, and writes everything.
-    fn close_files(&mut self) -> Result<(), LocalError> {
-        self.close()?;
-        self.files.write(&mut self.report)
+        self.files.write(left, &mut self.report)
     }
 }
 

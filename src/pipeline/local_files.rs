@@ -1,9 +1,8 @@
-//! The files that one thread of [`super::local`] writes: open for one micro-batch after another, so that a table partition
-//! has few files, however small the objects and their micro-batches are.
+//! The files that one thread of [`super::local`] writes: those of a micro-batch and its dead letters at a time.
 //!
 //! # Contract
-//! Memory is bounded: files and dead letters are written when they hold [`HELD_BYTES_MAX`] together. Rows of another schema
-//! go into other files.
+//! Table partitions are encoded one after the other, so that memory does not grow with how many there are. What a large
+//! file's chunks have written can be taken back.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,19 +12,16 @@ use chrono::{DateTime, Utc};
 
 use super::local::{LocalError, StageReport};
 use crate::config::Connector;
-use crate::stage::{self, OpenFiles, StageError};
+use crate::stage::{self, StageError};
 use crate::types::{DeadLetter, FileKind, MicroBatchId, OriginRows, StagedFile, TopicPartition};
 
-/// Of one thread: about half a GiB of JSON lines.
-const HELD_BYTES_MAX: usize = 96 << 20;
+/// Of one thread: files that could not be read are kept whole.
+const LETTER_BYTES_MAX: usize = 96 << 20;
 
 pub(super) struct LocalFiles<'a> {
     out: &'a Path,
     connector: &'a Connector,
     topic_partition: TopicPartition,
-    /// Of what is open.
-    id: MicroBatchId,
-    open: Option<OpenFiles>,
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     letter_bytes: usize,
     folders: BTreeSet<PathBuf>,
@@ -39,8 +35,6 @@ impl<'a> LocalFiles<'a> {
             out,
             connector,
             topic_partition: TopicPartition::new("local", 0),
-            id: MicroBatchId::generate(),
-            open: None,
             dead_letters: Vec::new(),
             letter_bytes: 0,
             folders: BTreeSet::new(),
@@ -48,43 +42,32 @@ impl<'a> LocalFiles<'a> {
         }
     }
 
-    /// `rows`: of the connector, which may be any that the declared one grew to.
-    pub(super) fn add(
+    /// Writes what is left of a micro-batch, and the dead letters. `rows`: with what the declared connector grew to.
+    pub(super) fn write(
         &mut self,
-        connector: &Arc<Connector>,
-        rows: Vec<OriginRows>,
+        rows: Option<(Arc<Connector>, Vec<OriginRows>)>,
         report: &mut StageReport,
     ) -> Result<(), LocalError> {
-        let is_of = |open: &OpenFiles| open.connector().schema_revision == connector.schema_revision;
-        if self.open.as_ref().is_some_and(|open| !is_of(open)) {
-            self.write(report)?;
-        }
-        let open = match &mut self.open {
-            Some(open) => open,
-            none => none.insert(OpenFiles::new(connector, &self.topic_partition, self.id)?),
+        let id = MicroBatchId::generate();
+        let mut files = match rows {
+            Some((connector, rows)) => stage::encode_owned(&connector, &self.topic_partition, id, rows)?,
+            None => Vec::new(),
         };
-        Ok(open.add(rows)?)
-    }
-
-    /// It is time to write them.
-    pub(super) fn are_full(&self) -> bool {
-        self.open.as_ref().map_or(0, OpenFiles::held_bytes) + self.letter_bytes >= HELD_BYTES_MAX
-    }
-
-    pub(super) fn keep(&mut self, letter: DeadLetter, time: DateTime<Utc>) {
-        self.letter_bytes += letter.bytes.len();
-        self.dead_letters.push((letter, time));
-    }
-
-    /// Closes and writes everything.
-    pub(super) fn write(&mut self, report: &mut StageReport) -> Result<(), LocalError> {
-        let id = std::mem::replace(&mut self.id, MicroBatchId::generate());
-        let mut files = self.open.take().map(OpenFiles::finish).transpose()?.unwrap_or_default();
         files.extend(self.encode_letters(id)?);
         for file in &files {
             self.put(id, file, report)?;
         }
         Ok(())
+    }
+
+    /// It is time to write them.
+    pub(super) fn are_full(&self) -> bool {
+        self.letter_bytes >= LETTER_BYTES_MAX
+    }
+
+    pub(super) fn keep(&mut self, letter: DeadLetter, time: DateTime<Utc>) {
+        self.letter_bytes += letter.bytes.len();
+        self.dead_letters.push((letter, time));
     }
 
     fn encode_letters(&mut self, id: MicroBatchId) -> Result<Vec<StagedFile>, StageError> {
@@ -113,7 +96,7 @@ impl<'a> LocalFiles<'a> {
         Ok(())
     }
 
-    /// What is added from now on can be taken back, until [`LocalFiles::settle`]. Nothing is open.
+    /// What is added from now on can be taken back, until [`LocalFiles::settle`].
     pub(super) fn record(&mut self) {
         self.recorded = Some(Vec::new());
     }
@@ -125,7 +108,6 @@ impl<'a> LocalFiles<'a> {
     /// Takes back what was added since [`LocalFiles::record`].
     pub(super) fn discard(&mut self) -> Result<(), LocalError> {
         let Some(recorded) = self.recorded.take() else { return Ok(()) };
-        self.open = None;
         self.dead_letters.clear();
         self.letter_bytes = 0;
         for path in recorded {

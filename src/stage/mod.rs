@@ -29,7 +29,6 @@ mod sorted;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -53,8 +52,6 @@ use scatter::{Layout, PartitionRows, Run, scatter};
 
 /// Rows handed to the encoder at once.
 const CHUNK_ROWS_MAX: usize = 8192;
-/// Each takes about a MiB besides what it holds: compressors, hash tables of dictionaries, pages that are not full.
-const OPEN_PARTITIONS_MAX: usize = 192;
 /// Likewise of one text column, but for a run that alone has more: offsets have 32 bits.
 const CHUNK_TEXT_BYTES_MAX: usize = 1 << 30;
 
@@ -97,30 +94,27 @@ pub fn encode(
     id: MicroBatchId,
     rows: &[OriginRows],
 ) -> Result<Vec<StagedFile>, StageError> {
+    encode_owned(connector, topic_partition, id, rows.to_vec())
+}
+
+/// The same, in less memory where the rows are nobody else's.
+pub fn encode_owned(
+    connector: &Connector,
+    topic_partition: &TopicPartition,
+    id: MicroBatchId,
+    rows: Vec<OriginRows>,
+) -> Result<Vec<StagedFile>, StageError> {
     let layout = Layout::new(connector)?;
-    let mut origins: Vec<&OriginRows> = rows.iter().collect();
-    origins.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
-    let sources = origins.iter().flat_map(|rows| rows.batches.iter().map(|batch| (&rows.origin, batch.clone())));
+    let (origins, batches) = in_order(rows);
     let encoder = Encoder::new(connector, topic_partition, id, layout.time_column);
     let mut files = Vec::new();
     // each partition's files are closed before the next one's are opened
-    for PartitionRows { path, runs } in scatter(connector, &layout, sources)? {
+    for PartitionRows { path, runs } in scatter(connector, &layout, sources(&origins, batches))? {
         let mut open = encoder.open(&path);
         encoder.add(&mut open, &runs)?;
         files.extend(encoder.finish(open)?);
     }
     Ok(files)
-}
-
-/// Files of one connector that stay open for more rows: one of each table partition at a time. What they hold is encoded
-/// and mostly compressed, so it takes much less memory than the rows. Where partitions are so many that the state of their
-/// writers would be more than that, files of those that came last hold the rows of one micro-batch.
-pub struct OpenFiles {
-    connector: Arc<Connector>,
-    encoder: Encoder,
-    partitions: BTreeMap<TablePartition, OpenPartition>,
-    /// Of partitions that would have been too many.
-    closed: Vec<StagedFile>,
 }
 
 struct OpenPartition {
@@ -129,63 +123,16 @@ struct OpenPartition {
     unsorted: Vec<RecordBatch>,
 }
 
-impl OpenFiles {
-    pub fn new(
-        connector: &Arc<Connector>,
-        topic_partition: &TopicPartition,
-        id: MicroBatchId,
-    ) -> Result<Self, StageError> {
-        let time_column = Layout::new(connector)?.time_column;
-        let encoder = Encoder::new(connector, topic_partition, id, time_column);
-        Ok(Self { connector: Arc::clone(connector), encoder, partitions: BTreeMap::new(), closed: Vec::new() })
-    }
+/// Origins in the order of offset and record, and the record batches of each.
+fn in_order(mut rows: Vec<OriginRows>) -> (Vec<Origin>, Vec<Vec<RecordBatch>>) {
+    rows.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
+    rows.into_iter().map(|OriginRows { origin, batches }| (origin, batches)).unzip()
+}
 
-    pub fn connector(&self) -> &Arc<Connector> {
-        &self.connector
-    }
-
-    /// `rows`: of the connector, none of an offset and record before those already there.
-    pub fn add(&mut self, rows: Vec<OriginRows>) -> Result<(), StageError> {
-        let layout = Layout::new(&self.connector)?;
-        let mut rows = rows;
-        rows.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
-        let (origins, batches): (Vec<Origin>, Vec<Vec<RecordBatch>>) =
-            rows.into_iter().map(|OriginRows { origin, batches }| (origin, batches)).unzip();
-        // each batch is let go when its rows are with their partitions
-        let sources = origins.iter().zip(batches);
-        let sources = sources.flat_map(|(origin, batches)| batches.into_iter().map(move |batch| (origin, batch)));
-        for PartitionRows { path, runs } in scatter(&self.connector, &layout, sources)? {
-            let has_room = self.partitions.len() < OPEN_PARTITIONS_MAX || self.partitions.contains_key(&path);
-            if has_room {
-                let open = self.partitions.entry(path).or_insert_with_key(|path| self.encoder.open(path));
-                self.encoder.add(open, &runs)?;
-                continue;
-            }
-            let mut open = self.encoder.open(&path);
-            self.encoder.add(&mut open, &runs)?;
-            self.closed.extend(self.encoder.finish(open)?);
-        }
-        Ok(())
-    }
-
-    /// What they hold in memory, about.
-    pub fn held_bytes(&self) -> usize {
-        let of_partition = |open: &OpenPartition| {
-            open.series.held_bytes() + open.unsorted.iter().map(sorted::held_bytes).sum::<usize>()
-        };
-        let closed: usize = self.closed.iter().map(|file| file.bytes.len()).sum();
-        self.partitions.values().map(of_partition).sum::<usize>() + closed
-    }
-
-    /// In the order of their table partitions.
-    pub fn finish(self) -> Result<Vec<StagedFile>, StageError> {
-        let mut files = self.closed;
-        for open in self.partitions.into_values() {
-            files.extend(self.encoder.finish(open)?);
-        }
-        files.sort_by(|one, other| one.table_partition.cmp(&other.table_partition));
-        Ok(files)
-    }
+/// Each batch is let go when its rows are with their partitions.
+fn sources(origins: &[Origin], batches: Vec<Vec<RecordBatch>>) -> impl Iterator<Item = (&Origin, RecordBatch)> {
+    let of_each = origins.iter().zip(batches);
+    of_each.flat_map(|(origin, batches)| batches.into_iter().map(move |batch| (origin, batch)))
 }
 
 /// Runs → rows of the lake → files.

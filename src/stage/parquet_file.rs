@@ -18,8 +18,6 @@ use crate::types::{FileKind, StagedFile, TablePartition};
 
 /// A page is compressed, and what it takes in memory until then given back, when its values have so many.
 const PAGE_BYTES_MAX: usize = 128 << 10;
-/// What the writer of a file takes besides the values: hash tables of its dictionaries, states of its compressors.
-const OPEN_FILE_BYTES: usize = 192 << 10;
 
 /// What all files of a series have in common.
 #[derive(Debug, Clone)]
@@ -106,12 +104,6 @@ impl FileSeries {
     /// What is written next stands in another file.
     pub(super) fn roll(&mut self) -> Result<(), ParquetError> {
         self.open.take().map_or(Ok(()), |file| self.close(file))
-    }
-
-    /// In memory, about, files that are complete included.
-    pub(super) fn held_bytes(&self) -> usize {
-        let size = |file: &OpenFile| file.writer.bytes_written() + file.writer.in_progress_size() + OPEN_FILE_BYTES;
-        self.open.as_ref().map_or(0, size) + self.files.iter().map(|file| file.bytes.len()).sum::<usize>()
     }
 
     pub(super) fn finish(mut self) -> Result<Vec<StagedFile>, ParquetError> {

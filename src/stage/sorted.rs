@@ -1,6 +1,6 @@
 //! Rows in the order of `staging.sort_by`.
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -56,9 +56,4 @@ fn text_bytes(texts: &StringArray) -> usize {
         [first, .., last] => (last - first) as usize,
         _ => 0,
     }
-}
-
-/// What the rows take in memory, without what their buffers hold besides.
-pub(super) fn held_bytes(rows: &RecordBatch) -> usize {
-    rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }

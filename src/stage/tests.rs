@@ -310,38 +310,6 @@ fn a_file_has_the_indexes_that_its_connector_wants() {
 }
 
 #[test]
-fn files_that_stay_open_hold_the_rows_of_one_micro_batch_after_another() {
-    for sort_by in [Vec::new(), vec!["source".to_owned()]] {
-        let mut connector = hourly();
-        connector.staging.sort_by = sort_by;
-        let connector = std::sync::Arc::new(connector);
-        let rows: Vec<OriginRows> = (0..6)
-            .map(|offset| {
-                let hour = |row: i64| format!("2026-11-23T{:02}:00:00Z", row % 5);
-                let rows: Vec<String> =
-                    (0..300).map(|row| line(row, ["web", "app"][row as usize % 2], &hour(row))).collect();
-                origin_rows(&connector, offset, 0, &rows.chunks(70).collect::<Vec<_>>())
-            })
-            .collect();
-        let id = MicroBatchId::generate();
-        let at_once = encode(&connector, &topic_partition(), id, &rows).unwrap();
-        let mut open = OpenFiles::new(&connector, &topic_partition(), id).unwrap();
-        for rows in rows.chunks(2) {
-            let held = open.held_bytes();
-            open.add(rows.to_vec()).unwrap();
-            assert!(open.held_bytes() > held);
-        }
-        let one_by_one = open.finish().unwrap();
-        assert_eq!(paths(&one_by_one), paths(&at_once));
-        assert_eq!(one_by_one.len(), 10);
-        for (one, other) in one_by_one.iter().zip(&at_once) {
-            assert_eq!(lines(one), lines(other));
-            assert_eq!((one.event_time_min, one.event_time_max), (other.event_time_min, other.event_time_max));
-        }
-    }
-}
-
-#[test]
 fn an_unknown_column_is_the_connectors_fault() {
     let connector = connector(vec![column("nowhere")], NewField::Ignore);
     let error = encode(&connector, &topic_partition(), MicroBatchId::generate(), &[]).unwrap_err();
