@@ -322,7 +322,7 @@ fn decision_key(spelling: &str) -> Option<String> {
         return (!spelling.is_empty()).then(|| spelling.to_owned());
     }
     let hash = hash_of(spelling);
-    let end = (0..=SPELLING_BYTES_MAX - hash.len() - 1).rev().find(|end| spelling.is_char_boundary(*end))?;
+    let end = (0..SPELLING_BYTES_MAX - hash.len()).rev().find(|end| spelling.is_char_boundary(*end))?;
     Some(format!("{} {hash}", &spelling[..end]))
 }
 

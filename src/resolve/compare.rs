@@ -87,6 +87,7 @@ pub fn numbers_conflict(one: &Name, other: &Name) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the same sums in the same order have the same bits")]
 mod tests {
     use super::super::normalize::{features, words};
     use super::super::vectorize::IdfTable;

@@ -168,6 +168,7 @@ fn doublings(rival_cosine: f32, cosine: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the same sums in the same order have the same bits")]
 mod tests {
     use super::super::candidates::ExactScan;
     use super::*;

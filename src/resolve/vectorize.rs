@@ -110,14 +110,14 @@ impl SparseVector {
     /// 0 to 1. Summed by feature ascending, so that every way of computing it gives the same bits.
     pub fn cosine(&self, other: &Self) -> f32 {
         let (one, two) = (&self.entries, &other.entries);
-        let (mut i, mut j, mut sum) = (0, 0, 0.0);
-        while i < one.len() && j < two.len() {
-            let ((a, x), (b, y)) = (one[i], two[j]);
-            if a == b {
-                sum += x * y;
+        let (mut at, mut other_at, mut sum) = (0, 0, 0.0);
+        while at < one.len() && other_at < two.len() {
+            let ((feature, weight), (other_feature, other_weight)) = (one[at], two[other_at]);
+            if feature == other_feature {
+                sum += weight * other_weight;
             }
-            i += usize::from(a <= b);
-            j += usize::from(b <= a);
+            at += usize::from(feature <= other_feature);
+            other_at += usize::from(other_feature <= feature);
         }
         sum
     }
@@ -139,6 +139,7 @@ impl SparseVector {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the same sums in the same order have the same bits")]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 

@@ -184,7 +184,7 @@ proptest! {
         zstd in any::<bool>(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let compression = if zstd { Compression::ZSTD(Default::default()) } else { Compression::UNCOMPRESSED };
+        let compression = if zstd { Compression::ZSTD(::parquet::basic::ZstdLevel::default()) } else { Compression::UNCOMPRESSED };
         let mut file = sample(compression);
         for (at, byte) in flips {
             let at = at.index(file.len());
