@@ -172,29 +172,7 @@ impl S3Client {
 
     /// Starts to read; the body follows by [`OpenObject::read_all`] or is dropped unread.
     pub async fn open(&self, bucket: &str, key: &str, pin: Pin<'_>) -> Result<OpenObject, S3Error> {
-        self.rate.until_ready().await;
-        let output = self
-            .sdk
-            .get_object()
-            .bucket(bucket)
-            .key(key)
-            .set_version_id(pin.version_id.map(ToOwned::to_owned))
-            .set_if_match(pin.etag.map(quoted))
-            .checksum_mode(ChecksumMode::Enabled)
-            .send()
-            .await
-            .map_err(|error| {
-                get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
-            })?;
-        let head = head_of(
-            output.version_id(),
-            output.e_tag(),
-            output.last_modified(),
-            output.content_length(),
-            output.checksum_sha256(),
-        )
-        .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
-        Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
+        self.get(bucket, key, pin, None).await
     }
 
     /// A part of an object, as [`S3Client::open`] begins; its head's `size_bytes` are those of the part. Checked by its
@@ -206,9 +184,27 @@ impl S3Client {
         pin: Pin<'_>,
         range: Range<u64>,
     ) -> Result<OpenObject, S3Error> {
+        let len = range.end - range.start;
+        let part = self.get(bucket, key, pin, Some(range)).await?;
+        if part.head.size_bytes != len {
+            let what = format!("asked for {len} bytes, {} are announced", part.head.size_bytes);
+            return Err(get_error(bucket, key, self.place.corrupt(&what, None)));
+        }
+        Ok(part)
+    }
+
+    async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        pin: Pin<'_>,
+        range: Option<Range<u64>>,
+    ) -> Result<OpenObject, S3Error> {
         self.rate.until_ready().await;
-        let unchecked =
-            aws_sdk_s3::config::Builder::new().response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        let validation = match range {
+            None => ResponseChecksumValidation::WhenSupported,
+            Some(_) => ResponseChecksumValidation::WhenRequired,
+        };
         let output = self
             .sdk
             .get_object()
@@ -216,20 +212,19 @@ impl S3Client {
             .key(key)
             .set_version_id(pin.version_id.map(ToOwned::to_owned))
             .set_if_match(pin.etag.map(quoted))
-            .range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
+            .set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled))
+            .set_range(range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1))))
             .customize()
-            .config_override(unchecked)
+            .config_override(aws_sdk_s3::config::Builder::new().response_checksum_validation(validation))
             .send()
             .await
             .map_err(|error| {
                 get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
             })?;
-        let head = head_of(output.version_id(), output.e_tag(), output.last_modified(), output.content_length(), None)
-            .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
-        if head.size_bytes != range.end - range.start {
-            let what = format!("asked for {} bytes, {} are announced", range.end - range.start, head.size_bytes);
-            return Err(get_error(bucket, key, self.place.corrupt(&what, None)));
-        }
+        let checksum = output.checksum_sha256().filter(|_| range.is_none());
+        let head =
+            head_of(output.version_id(), output.e_tag(), output.last_modified(), output.content_length(), checksum)
+                .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
         Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
     }
 

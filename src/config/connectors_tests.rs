@@ -1,5 +1,4 @@
-use std::path::PathBuf;
-
+use super::super::load_texts::load_texts;
 use super::*;
 use crate::config::{BATCH_COLUMN, CleanStep, CsvDialect, Format, TimestampFormat};
 
@@ -18,37 +17,12 @@ staging: {type: order, time: occurred_at, by: [date, hour]}
 warehouse: {fact: fact_orders, key: [order_id], newer_by: updated_at, dimensions: {users: {key: user_id}}}
 "#;
 
-/// A folder of connectors that is gone at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let path = std::env::temp_dir().join(format!("sluice-connectors-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        for (name, text) in files {
-            std::fs::write(path.join(name), text).unwrap();
-        }
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn problems(files: &[(&str, &str)]) -> String {
-    let folder = Folder::new(files);
-    match load_connectors(&folder.0) {
-        Ok(_) => String::new(),
-        Err(errors) => errors.to_string().replace(&format!("{}/", folder.0.display()), ""),
-    }
+    load_texts(files).err().unwrap_or_default()
 }
 
 fn sound(text: &str) -> Arc<Connector> {
-    let folder = Folder::new(&[("a.yaml", text)]);
-    load_connectors(&folder.0).unwrap().all[0].clone()
+    load_texts(&[("a.yaml", text)]).unwrap().all[0].clone()
 }
 
 /// Of the sound connector with one part replaced.

@@ -23,6 +23,8 @@ mod json_schema;
 mod kafka_properties;
 mod load_connectors;
 mod load_settings;
+#[cfg(test)]
+mod load_texts;
 mod quantity;
 mod raw_clean;
 mod raw_connector;

@@ -6,12 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use super::column::{Column, Misfit, plain};
+use super::column::{Misfit, plain};
 use super::infer;
+use super::open_batch::OpenBatch;
 use super::scan::{Bracket, Scanner, SyntaxError, Text};
 use crate::config::{Connector, Field, FieldType, NewField, TypeChange};
 use crate::types::RejectReason;
@@ -91,11 +90,7 @@ impl RowFault {
 /// Reads records of one connector into one record batch after another.
 pub(super) struct RowDecoder {
     connector: Arc<Connector>,
-    schema: SchemaRef,
-    columns: Vec<Column>,
-    rescued: Option<Column>,
-    /// Numbers of the rows in the open batch.
-    rows: Vec<i64>,
+    batch: OpenBatch,
     names: Names,
     unknown: UnknownFields,
     depth_max: usize,
@@ -110,10 +105,7 @@ impl RowDecoder {
     pub(super) fn new(connector: &Arc<Connector>, depth_max: usize) -> Self {
         Self {
             connector: Arc::clone(connector),
-            schema: connector.decoded_schema(),
-            columns: Column::all(connector),
-            rescued: connector.rescues().then(Column::json),
-            rows: Vec::new(),
+            batch: OpenBatch::new(connector),
             names: Names::new(connector),
             unknown: UnknownFields::default(),
             depth_max,
@@ -143,29 +135,19 @@ impl RowDecoder {
         let read = self.record(&mut scanner);
         self.open = scanner.into_open();
         let added = match read {
-            Ok(None) => self.complete(),
+            Ok(None) => self.batch.complete(&self.row_seen, self.unknown.kept()),
             Ok(Some(fault)) => Err(fault),
             Err(error) => {
                 self.fault_at = Some(error.at());
                 Err(RowFault::Syntax(error))
             }
         };
-        if added.is_ok() {
-            self.rows.push(row);
-        } else {
-            let rows = self.rows.len();
-            self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
-        }
-        added
+        self.batch.close_row(row, added)
     }
 
     /// The open batch; the next row opens another.
     pub(super) fn finish(&mut self) -> RecordBatch {
-        let rows = std::mem::take(&mut self.rows);
-        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().chain(&mut self.rescued).map(Column::finish).collect();
-        arrays.push(Arc::new(Int64Array::from(rows)));
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .expect("every column took one value a row, and required ones no null")
+        self.batch.finish()
     }
 
     /// The first fault of a field; a fault of syntax anywhere behind it comes before it.
@@ -214,13 +196,12 @@ impl RowDecoder {
     /// Of the column of that index.
     fn value(&mut self, scanner: &mut Scanner<'_>, index: usize) -> Result<Option<RowFault>, SyntaxError> {
         let field = &self.connector.fields[index];
-        let column = &mut self.columns[index];
-        if column.len() > self.rows.len() {
+        if self.batch.has(index) {
             scanner.value()?;
             return Ok(Some(RowFault::Duplicate { field: field.name.clone() }));
         }
         let start = scanner.at();
-        match column.read(scanner, &mut self.scratch)? {
+        match self.batch.columns[index].read(scanner, &mut self.scratch)? {
             None => Ok(None),
             Some(misfit) => Ok(self.misfit(index, misfit, scanner.since(start).trim_ascii_start())),
         }
@@ -233,7 +214,7 @@ impl RowDecoder {
         let wider = infer::value_type(value).and_then(|seen| connector.widened(index, seen));
         if let Some(wider) = wider {
             self.row_seen.push((field.name.clone(), wider));
-            self.columns[index].push_null();
+            self.batch.columns[index].push_null();
             return None;
         }
         let policy = if connector.is_added(index) { TypeChange::Rescue } else { connector.evolution.type_change };
@@ -242,7 +223,7 @@ impl RowDecoder {
                 if policy == TypeChange::Rescue {
                     self.unknown.keep(field.name.as_bytes(), value);
                 }
-                self.columns[index].push_null();
+                self.batch.columns[index].push_null();
                 None
             }
             _ => Some(RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }),
@@ -272,30 +253,6 @@ impl RowDecoder {
                 Ok(None)
             }
         }
-    }
-
-    /// Nulls where the record had no field.
-    fn complete(&mut self) -> Result<(), RowFault> {
-        let rows = self.rows.len();
-        for (field, column) in self.connector.fields.iter().zip(&mut self.columns) {
-            if column.len() == rows {
-                column.push_null();
-            }
-            let widens = || self.row_seen.iter().any(|(name, _)| *name == field.name);
-            if field.required && column.last_is_null() && !widens() {
-                return Err(RowFault::Missing { field: field.name.clone() });
-            }
-        }
-        if let Some((field, _)) = self.row_seen.first() {
-            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
-        }
-        if let Some(column) = &mut self.rescued {
-            match self.unknown.kept() {
-                Some(json) => column.push_json(json),
-                None => column.push_null(),
-            }
-        }
-        Ok(())
     }
 }
 

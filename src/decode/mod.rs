@@ -65,6 +65,7 @@ mod json_values;
 mod lines;
 mod number;
 mod object;
+mod open_batch;
 mod parquet;
 mod parquet_bounds;
 mod parquet_text;

@@ -12,10 +12,7 @@ use parquet::file::metadata::ParquetMetaData;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{
-    Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source as ConnectorSource, SourceKind,
-    Staging,
-};
+use crate::config::{Field, FieldType, NewField, PartitionBy, Staging};
 use crate::types::{DeadLetter, ObjectLocation, Origin, RejectReason, TablePartition};
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
@@ -23,42 +20,18 @@ fn field(name: &str, data_type: FieldType, required: bool) -> Field {
 }
 
 fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
-    Connector {
-        name: "orders".to_owned(),
-        revision: "rev".to_owned(),
-        schema_revision: "schema-rev".to_owned(),
-        source: ConnectorSource {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "orders/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
-            },
-            format: Format::Json,
-        },
-        fields: vec![
-            field("id", FieldType::Utf8, false),
-            field("source", FieldType::Utf8, false),
-            field("amount", FieldType::Decimal { precision: 12, scale: 2 }, false),
-            field("at", FieldType::TimestampMs, true),
-        ],
-        evolution: Evolution { new_field, ..Evolution::default() },
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        breaker: None,
-        staging: Staging {
-            dataset: "orders-lake".to_owned(),
-            type_name: "order".to_owned(),
-            time: "at".to_owned(),
-            by,
-            file_size_bytes_target: 1 << 27,
-            sort_by: Vec::new(),
-            bloom_filter: Vec::new(),
-            page_index: true,
-        },
-        warehouse: None,
-    }
+    let fields = vec![
+        field("id", FieldType::Utf8, false),
+        field("source", FieldType::Utf8, false),
+        field("amount", FieldType::Decimal { precision: 12, scale: 2 }, false),
+        field("at", FieldType::TimestampMs, true),
+    ];
+    let mut connector = Connector::of_objects("orders", fields, "at");
+    (connector.revision, connector.schema_revision) = ("rev".to_owned(), "schema-rev".to_owned());
+    connector.evolution.new_field = new_field;
+    connector.staging =
+        Staging { dataset: "orders-lake".to_owned(), type_name: "order".to_owned(), by, ..connector.staging };
+    connector
 }
 
 fn hourly() -> Connector {

@@ -6,12 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampMillisecondType};
 use bytes::Bytes;
-use sluice::config::{
-    Connector, Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source, SourceKind, Staging,
-    TimestampFormat,
-};
+use sluice::config::{Connector, Field, FieldType, Format, NewField, TimestampFormat};
 use sluice::decode::{DecodeLimits, ObjectDecoder};
-use sluice::types::{Decoded, Overwrite};
+use sluice::types::Decoded;
 
 pub const RECORD_BYTES_MAX: usize = 400;
 
@@ -48,37 +45,10 @@ pub fn connector(fields: &[(&str, FieldType)], required: usize, format: Format, 
         },
         header: None,
     };
-    Arc::new(Connector {
-        name: "things".to_owned(),
-        revision: "r".to_owned(),
-        schema_revision: "s".to_owned(),
-        source: Source {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: String::new(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: Overwrite::Replace,
-            },
-            format,
-        },
-        fields: fields.iter().enumerate().map(field).collect(),
-        evolution: Evolution { new_field, ..Evolution::default() },
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        breaker: None,
-        staging: Staging {
-            dataset: "things".to_owned(),
-            type_name: "thing".to_owned(),
-            time: "at".to_owned(),
-            by: vec![PartitionBy::Date],
-            file_size_bytes_target: 1 << 20,
-            sort_by: Vec::new(),
-            bloom_filter: Vec::new(),
-            page_index: false,
-        },
-        warehouse: None,
-    })
+    let mut connector = Connector::of_objects("things", fields.iter().enumerate().map(field).collect(), "at");
+    connector.source.format = format;
+    connector.evolution.new_field = new_field;
+    Arc::new(connector)
 }
 
 /// Every row in its order, the same by any blocks and from memory or a stream; `None`: a fault of the whole object.

@@ -1,6 +1,6 @@
 //! `sluice resolve evaluate` on sets with known matches, where they are present, and on a made-up catalogue.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -17,13 +17,11 @@ fn evaluate(args: &[&str]) -> Value {
 
 /// The folder of the sets; says so where there is none.
 fn data() -> Option<PathBuf> {
-    let given = std::env::var_os("SLUICE_ER_DATA").map(PathBuf::from);
-    let folder = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/er-data"));
-    if folder.is_dir() {
-        return Some(folder);
+    let given = std::env::var_os("SLUICE_ER_DATA").map(PathBuf::from).filter(|folder| folder.is_dir());
+    if given.is_none() {
+        eprintln!("SKIPPED: SLUICE_ER_DATA names no folder of entity-resolution sets");
     }
-    eprintln!("SKIPPED: no entity-resolution sets in {}; SLUICE_ER_DATA names their folder", folder.display());
-    None
+    given
 }
 
 struct Set<'a> {

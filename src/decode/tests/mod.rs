@@ -15,10 +15,7 @@ mod values;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::*;
-use crate::config::{
-    Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source, SourceKind, Staging,
-    TimestampFormat,
-};
+use crate::config::{Evolution, Field, FieldType, Format, NewField, TimestampFormat};
 use crate::types::{RowReject, Span};
 
 pub(super) const LIMITS: DecodeLimits =
@@ -33,37 +30,8 @@ pub(super) fn field(name: &str, data_type: FieldType, required: bool) -> Field {
 }
 
 pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connector> {
-    Arc::new(Connector {
-        name: "things".to_owned(),
-        revision: "r".to_owned(),
-        schema_revision: "s".to_owned(),
-        source: Source {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "things/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
-            },
-            format: Format::Json,
-        },
-        fields,
-        evolution: Evolution { new_field, ..Evolution::default() },
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        breaker: None,
-        staging: Staging {
-            dataset: "things".to_owned(),
-            type_name: "thing".to_owned(),
-            time: "at".to_owned(),
-            by: vec![PartitionBy::Date],
-            file_size_bytes_target: 1 << 20,
-            sort_by: Vec::new(),
-            bloom_filter: Vec::new(),
-            page_index: true,
-        },
-        warehouse: None,
-    })
+    let evolution = Evolution { new_field, ..Evolution::default() };
+    Arc::new(Connector { evolution, ..Connector::of_objects("things", fields, "at") })
 }
 
 /// A connector of one optional column `v`.
