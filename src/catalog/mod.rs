@@ -44,7 +44,7 @@ pub use masks::{
     mark_rewritten, order_versions, published_key, set_masks, unordered_keys,
 };
 pub use micro_batch::{
-    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,
+    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, committed_by, compare_and_swap, insert_claims,
     insert_dead_letters, insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
 };
 pub use migrate::{Database, MigrateError, MigrationReport, SchemaMismatch, check_schema, migrate};

@@ -106,8 +106,9 @@ pub async fn commit(
     let transaction =
         client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
     let (owner, _) = catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
-    if catalog::exists(&transaction, id).await.map_err(catalog)? {
-        return Ok(CommitOutcome::Committed);
+    if let Some(by) = catalog::committed_by(&transaction, id).await.map_err(catalog)? {
+        // chunks of a large object keep the id of their micro-batch when another owner goes on with them
+        return Ok(if by == proposal.fence { CommitOutcome::Committed } else { CommitOutcome::Fenced });
     }
     let swapped = if proposal.redrive.is_some() {
         owner == proposal.fence

@@ -1,8 +1,8 @@
 //! The chunks of a large object that are put, as the catalog keeps them for whoever goes on with it.
 //!
 //! # Contract
-//! Every chunk but the last is recorded when its files are complete, under the owner's fence and with its topic partition's
-//! row locked. A later owner adopts them where the object version, the connector's revision and the size of chunks are
+//! Of an object that is read by parts (JSON lines, more than a chunk as stored) every chunk but the last is recorded when
+//! its files are complete, under the owner's fence and with its topic partition's row locked. A later owner adopts them where the object version, the connector's revision and the size of chunks are
 //! the same, and reads on behind them: from there on where the object is not compressed, else from the last gzip member
 //! or zstd frame that began before. Recorded files are deleted by nobody but who has deleted their row first, under the
 //! fence: so an owner that wakes late takes nothing from its successor.

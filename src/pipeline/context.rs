@@ -9,13 +9,15 @@ use super::claims::CatalogClaims;
 use super::decode_rows::{decode_limits, held_whole};
 use super::evolution::EvolvedSchemas;
 use super::parking::Parked;
+use super::process::{announced_memory, memory_estimate};
 use crate::catalog::{self, CatalogError};
+use crate::client::kafka::Message;
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
 use crate::commit::BatchLimits;
 use crate::config::{Connector, Connectors, KeyEncoding, Limits, Settings};
-use crate::decode::DecodeLimits;
+use crate::decode::{DecodeLimits, is_read_whole};
 use crate::source::notification::ObjectEvent;
 use crate::source::object_reader::ObjectReader;
 use crate::transform::TransformError;
@@ -100,6 +102,20 @@ impl TransformContext {
     /// Limits of a connector's objects.
     pub(super) fn limits_of(&self, connector: &Connector) -> DecodeLimits {
         decode_limits(&self.limits, connector)
+    }
+
+    /// How much of an object of the connector is held at once.
+    pub(super) fn chunk_bytes_of(&self, connector: &Connector) -> u64 {
+        if is_read_whole(&connector.source.format) { u64::MAX } else { self.chunk_bytes }
+    }
+
+    /// What the memory budget is asked for before a message is processed: bytes.
+    pub(super) fn memory_estimate(&self, topic_partition: &TopicPartition, message: &Message) -> u64 {
+        memory_estimate(message, |event| {
+            let chunk_bytes =
+                self.connector_for(topic_partition, event).map(|connector| self.chunk_bytes_of(&connector));
+            announced_memory(event, chunk_bytes.unwrap_or(self.chunk_bytes))
+        })
     }
 
     /// Reads what the catalog knows of schemas that data made of connectors. To be called before rows are read.

@@ -11,7 +11,7 @@
 //!
 //! # Large files
 //! A file is read block by block, so memory is bounded however large it is. One of more than a chunk
-//! ([`CHUNK_BYTES`], unpacked) is staged chunk by chunk, each a micro-batch of its own; where it is cut depends on its
+//! (`limits.chunk_bytes`, unpacked) is staged chunk by chunk, each a micro-batch of its own; where it is cut depends on its
 //! bytes alone. It is quarantined as a whole all the same: what its first chunks have written is deleted then.
 
 use std::collections::BTreeMap;
@@ -38,8 +38,6 @@ use crate::types::{DeadLetter, FileKind, ObjectLocation, Origin, OriginRows, Rej
 
 /// Bucket of dead letters whose object was a local file.
 const LOCAL_BUCKET: &str = "file";
-/// Unpacked, and the rest of a block. Changing it changes what is deduped.
-const CHUNK_BYTES: u64 = 64 << 20;
 /// Smaller files are read at once.
 const STREAMED_BYTES_MIN: u64 = 8 << 20;
 /// Larger files are not kept whole in their dead letter; they lie where they lay.
@@ -289,7 +287,7 @@ impl<'a> Worker<'a> {
             let file = std::fs::File::open(path).map_err(ChunkError::Read)?;
             ObjectDecoder::of_stream(&schema.connector, file, limits)?
         };
-        Ok(Chunks::new(self.schemas, schema, decoder, CHUNK_BYTES))
+        Ok(Chunks::new(self.schemas, schema, decoder, self.job.limits.chunk_bytes))
     }
 
     fn take(

@@ -136,11 +136,12 @@ pub(super) async fn park(
     sealed: &mut SealedBatch,
 ) -> Result<BTreeMap<String, Tally>, CatalogError> {
     let mut tallies = tally(&sealed.messages);
-    // whatever a refresh that began before says meanwhile
-    let mut parked: HashSet<String> = HashSet::new();
+    // whatever a refresh says meanwhile: of a connector that stops, rows may be there in part
+    let all = context.connectors.all.iter().map(|connector| &connector.name);
+    let mut parked: HashSet<String> = all.filter(|name| context.parked.contains(name)).cloned().collect();
     for connector in &context.connectors.all {
         let name = connector.name.as_str();
-        let Some(batch) = tallies.get(name).copied().filter(|_| !context.parked.contains(name)) else { continue };
+        let Some(batch) = tallies.get(name).copied().filter(|_| !parked.contains(name)) else { continue };
         // a re-drive sees a part of what the breaker has seen already
         let breaker = connector.breaker.filter(|_| sealed.redrives.is_none());
         let breaks = |breaker| breakers.lock().unwrap_or_else(PoisonError::into_inner).verdict(name, breaker, batch);

@@ -27,7 +27,7 @@ use super::chunk_log::{ChunkLog, ChunkOwner};
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{Manner, ProcessError, ProcessedMessage, Reader, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
@@ -329,7 +329,7 @@ impl PartitionWorker {
     /// One that may kill the process is not looked at before it is tried.
     fn estimate(&self, ownership: &Ownership, message: &Message) -> u64 {
         let is_suspect = ownership.must_be_careful(message.offset);
-        if is_suspect { message.size_bytes() } else { memory_estimate(message, self.context.chunk_bytes) }
+        if is_suspect { message.size_bytes() } else { self.context.memory_estimate(self.topic_partition(), message) }
     }
 
     fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {

@@ -148,27 +148,26 @@ pub(super) fn object_memory(stored_bytes: u64, chunk_bytes: u64) -> u64 {
     stored_bytes.saturating_mul(MEMORY_FACTOR).min(of_chunk)
 }
 
-/// Memory for an object as its announcement tells.
-pub(super) fn announced_memory(event: &ObjectEvent, chunk_bytes: u64) -> u64 {
-    object_memory(event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN), chunk_bytes)
-}
-
 /// Memory for rows that were decoded from so many unpacked bytes: the bytes, which rejected rows hold, Arrow rows and the
 /// staged file.
 pub(super) fn decoded_memory(unpacked_bytes: u64) -> u64 {
     unpacked_bytes.saturating_mul(3)
 }
 
-/// What the memory budget is asked for before the message is processed: bytes.
-pub fn memory_estimate(message: &Message, chunk_bytes: u64) -> u64 {
+/// What the memory budget is asked for before the message is processed: bytes. `of_object`: for an object as its
+/// announcement tells.
+pub fn memory_estimate(message: &Message, of_object: impl Fn(&ObjectEvent) -> u64) -> u64 {
     let announced = message.payload.as_deref().and_then(|payload| notification::decode(payload).ok());
     let objects: u64 = match announced {
-        Some(Announcement::Objects(events)) => {
-            events.iter().map(|event| announced_memory(event, chunk_bytes)).fold(0, u64::saturating_add)
-        }
+        Some(Announcement::Objects(events)) => events.iter().map(of_object).fold(0, u64::saturating_add),
         _ => 0,
     };
     message.size_bytes().saturating_add(objects).min(MESSAGE_MEMORY_MAX)
+}
+
+/// Memory for an object as its announcement tells.
+pub(super) fn announced_memory(event: &ObjectEvent, chunk_bytes: u64) -> u64 {
+    object_memory(event.size_bytes.filter(|size| *size > 0).unwrap_or(OBJECT_BYTES_UNKNOWN), chunk_bytes)
 }
 
 /// Why a message could not be processed now: its owner stopped, or something only a human can mend.
@@ -386,7 +385,9 @@ mod tests {
             "s3": {"bucket": {"name": "raw"}, "object": {"key": "a", "size": size_bytes, "eTag": "0a-2"}},
         }]});
         let payload = Some(bytes::Bytes::from(payload.to_string()));
-        memory_estimate(&Message { offset: 0, timestamp_ms: 0, key: None, payload }, 64 << 20)
+        memory_estimate(&Message { offset: 0, timestamp_ms: 0, key: None, payload }, |event| {
+            announced_memory(event, 64 << 20)
+        })
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! # Contract
 //! One that unpacks to no more than a chunk ([`TransformContext::chunk_bytes`]) is whole rows. Of a larger one each chunk is
-//! cleaned, checked, deduped, encoded and put before the next but one is read, and then forgotten: what is left is its
-//! books ([`StagedRows`]). So an object costs the memory of two chunks, one as rows and one as files, however large it is.
+//! cleaned, checked, deduped, encoded and put, and then forgotten: what is left is its books ([`StagedRows`]). While one
+//! is put another waits and a third is read, so an object costs the memory of three chunks, two of them as files,
+//! however large it is.
 //! Where it is cut depends on its bytes alone, so a replay cuts it alike.
 //! What looks at rows together sees a chunk at a time: dedupe and `unique`. Everything else is as of a small object: row
 //! numbers run through all of it, expectations are concluded over all of it, one that stops the connector parks it
@@ -14,7 +15,7 @@
 //! # Crash consistency
 //! Chunks that are complete are recorded ([`super::chunk_log`]), and who reads the object next goes on behind them.
 //! # Cancellation
-//! Dropping it stops the thread at its next chunk. What is recorded stays, other files are deleted.
+//! Dropping it stops the thread at its next chunk. What is recorded, or may be, stays; other files are deleted.
 
 use std::sync::Arc;
 
@@ -194,8 +195,7 @@ impl<'a> Staging<'a> {
             stored_offset = point.stored.stored_offset,
             "chunks of an object are there, reading on behind them"
         );
-        let mut files = PendingFiles::new(context);
-        files.set_recorded(log);
+        let files = PendingFiles::recorded(context, log);
         job.staged_as = id;
         staging.staged = Some(StagedRows { id, connector: Arc::clone(&schema.connector), books, files });
         (staging.next, staging.rest) = (count, Some((point, schema)));
@@ -221,10 +221,11 @@ impl<'a> Staging<'a> {
                 pending_keys: uploads.into_iter().map(|upload| upload.key).collect(),
                 state: serde_json::to_value(state).expect("plain data with text as keys"),
             };
+            let let_go = staged.files.let_go(log);
             if log.record(self.retries, &chunk).await? {
-                staged.files.set_recorded(log);
                 self.next += 1;
             } else {
+                staged.files.take_back(let_go);
                 // there is another owner: the commit will say so
                 self.log = None;
             }

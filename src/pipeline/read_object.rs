@@ -67,7 +67,7 @@ impl Reading<'_> {
             return Ok(without_rows(Some(connector), ObjectOutcome::Parked));
         }
         // what is held for this object: estimated, then told by the store, then known
-        let mut held = announced_memory(&event, self.context.chunk_bytes);
+        let mut held = announced_memory(&event, self.context.chunk_bytes_of(&connector));
         let wanted = Wanted {
             context: self.context,
             connector: &connector,
@@ -124,14 +124,13 @@ impl Reading<'_> {
         held: &mut u64,
     ) -> Result<Found, ReadError> {
         let (context, replaced) = (self.context, self.replaced.map(|replaced| replaced.id));
-        let is_whole = is_read_whole(&connector.source.format);
         let memory = tokio::sync::Mutex::new((memory, held));
         retry(self.retries, "s3", ReadError::kind, || async {
             let outcome = match context.objects.open(event, key_encoding, replaced).await? {
                 Opened::Ready(mut object) => {
                     object.refuse_beyond(context.limits_of(connector).object_bytes_max);
                     let (memory, held) = &mut *memory.lock().await;
-                    let chunk_bytes = if is_whole { u64::MAX } else { context.chunk_bytes };
+                    let chunk_bytes = context.chunk_bytes_of(connector);
                     let known = object_memory(object.wanted_bytes(), chunk_bytes);
                     memory.correct(std::mem::replace(*held, known), known);
                     match self.manner {

@@ -37,13 +37,17 @@ pub struct StagedRows {
 pub struct PendingFiles {
     lake: S3Client,
     bucket: String,
-    /// Not recorded.
+    /// Neither recorded nor about to be.
     keys: Vec<String>,
     may_be_named: bool,
     /// Where some are recorded.
     log: Option<ChunkLog>,
     is_discarded: bool,
 }
+
+/// Keys of files that are nobody's to delete.
+#[must_use]
+pub(super) struct LetGo(Vec<String>);
 
 impl PendingFiles {
     pub(super) fn new(context: &TransformContext) -> Self {
@@ -56,10 +60,23 @@ impl PendingFiles {
         self.keys.extend(uploads.iter().map(|upload| upload.key.clone()));
     }
 
-    /// All that were expected so far are in the catalog.
-    pub(super) fn set_recorded(&mut self, log: &ChunkLog) {
-        self.keys.clear();
+    /// Before they are recorded, for that may have happened where nobody hears of it: files of a row are deleted by nobody.
+    /// What is not recorded after all stays in `_pending/`, unless it is taken back ([`PendingFiles::take_back`]).
+    pub(super) fn let_go(&mut self, log: &ChunkLog) -> LetGo {
         self.log.get_or_insert_with(|| log.clone());
+        LetGo(std::mem::take(&mut self.keys))
+    }
+
+    /// They are known not to be recorded.
+    pub(super) fn take_back(&mut self, let_go: LetGo) {
+        self.keys.extend(let_go.0);
+    }
+
+    /// Those of another owner, which are in the catalog.
+    pub(super) fn recorded(context: &TransformContext, log: &ChunkLog) -> Self {
+        let mut files = Self::new(context);
+        files.log = Some(log.clone());
+        files
     }
 
     /// The object is given up: nobody goes on with it. When it returns, it can be begun anew.
