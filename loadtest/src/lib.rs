@@ -20,6 +20,7 @@ pub mod bulk;
 pub mod canonical;
 pub mod endpoints;
 pub mod floor;
+pub mod formats;
 pub mod generate;
 pub mod ledger;
 pub mod observe;
@@ -27,8 +28,9 @@ pub mod produce;
 pub mod put;
 pub mod verify;
 
-pub use bulk::{BulkPlan, FileFormat, generate_files};
+pub use bulk::{BulkPlan, generate_files};
 pub use endpoints::{Endpoints, S3Target};
+pub use formats::FileFormat;
 pub use generate::{Compression, Dataset};
 pub use produce::{ProducePlan, ProduceReport, Target, produce};
 pub use put::{PutPlan, PutReport, put_files};

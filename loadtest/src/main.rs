@@ -171,6 +171,10 @@ struct ProduceArgs {
     /// Compressions, cycled
     #[arg(long, value_delimiter = ',', default_value = "none,gzip,zstd")]
     compression: Vec<Compression>,
+    /// Formats, cycled, each for one round of the datasets; `csv` and `parquet` are for connectors of their own, with
+    /// prefixes such as transactions-csv/
+    #[arg(long, value_delimiter = ',', default_value = "json")]
+    formats: Vec<FileFormat>,
     #[arg(long, env = "SLUICE_RAW_BUCKET", default_value = "raw")]
     bucket: String,
     /// Behind each dataset's prefix; tells runs apart
@@ -217,6 +221,7 @@ impl ProduceArgs {
             late_share: self.late,
             hours: self.hours,
             compressions: self.compression.clone(),
+            formats: self.formats.clone(),
             bucket: self.bucket.clone(),
             key_prefix: self.key_prefix.clone(),
             rows_per_s: self.rate,

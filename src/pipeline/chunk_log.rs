@@ -2,9 +2,9 @@
 //!
 //! # Contract
 //! Of an object that is read by parts (JSON lines, more than a chunk as stored) every chunk but the last is recorded when
-//! its files are complete, under the owner's fence and with its topic partition's row locked. A later owner adopts them where the object version, the connector's revision and the size of chunks are
-//! the same, and reads on behind them: from there on where the object is not compressed, else from the last gzip member
-//! or zstd frame that began before. Recorded files are deleted by nobody but who has deleted their row first, under the
+//! its files are complete, under the owner's fence and with its topic partition's row locked. A later owner adopts them
+//! where the object version, the connector's revision and the size of chunks are the same, and reads on behind them: from
+//! there on where the object is not compressed, else from the last gzip member or zstd frame that began before. Recorded files are deleted by nobody but who has deleted their row first, under the
 //! fence: so an owner that wakes late takes nothing from its successor.
 //! Kept for messages that announce one object, at their first reading: a replay begins anew.
 //! Rows before the position are swept by the next owner, and by the next large object.
@@ -79,6 +79,7 @@ impl ChunkLog {
             }
             catalog::insert_object_chunk(&transaction, self.owner.partition, message_offset, chunk).await?;
             transaction.commit().await.map_err(CatalogError::query("commit a chunk"))?;
+            crate::telemetry::fail_point!("chunk.recorded", std::convert::identity);
             Ok(true)
         })
         .await

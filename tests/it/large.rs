@@ -233,6 +233,58 @@ async fn a_gibibyte_in_one_object_takes_bounded_memory_and_is_there_once_though_
     assert!(count(&world, "SELECT count(*) FROM catalog.file").await >= 16, "a file for each chunk");
 }
 
+fn signal(running: &Running, name: &str) {
+    let sent = std::process::Command::new("kill").args([name, &running.pid().to_string()]).status();
+    assert!(sent.expect("kill is there").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_freezes_amidst_a_large_object_takes_nothing_from_its_successor_when_it_wakes() {
+    let world = world_of_small_chunks().await;
+    let (object, rows) = put_large(&world, "transactions/frozen.json", 192 << 20).await;
+    announce(&world, &object).await;
+    let frozen = run(&world, &[]);
+    let recorded = "SELECT count(*) FROM catalog.object_chunk";
+    wait_for("a few chunks", || async { count(&world, recorded).await >= 3 }).await;
+    signal(&frozen, "-STOP");
+    assert_eq!(count(&world, "SELECT count(*) FROM catalog.object_claim").await, 0, "it froze amidst");
+
+    let second = run(&world, &[]);
+    let left = count(&world, recorded).await;
+    wait_for("its successor to go on", || async { count(&world, recorded).await > left }).await;
+    signal(&frozen, "-CONT");
+    wait_until_published(&world, 1).await;
+    assert_eq!(frozen.terminate(), Some(0), "{}", world.logs());
+    assert_eq!(second.terminate(), Some(0), "{}", world.logs());
+    assert_rows_once(&world, 0, rows).await;
+    world.assert_books_balance().await;
+    assert_eq!(count(&world, "SELECT count(*) FROM catalog.micro_batch WHERE state = 'live'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_whose_commit_nobody_heard_of_keeps_its_files_for_the_next_owner() {
+    let world = world_of_small_chunks().await;
+    let (object, rows) = put_large(&world, "transactions/unheard.json", 48 << 20).await;
+    announce(&world, &object).await;
+    let unheard = [("FAILPOINTS", "chunk.recorded=return(error)"), ("SLUICE_LIMITS__DRAIN_DEADLINE", "1s")];
+    let unheard = run(&world, &unheard);
+    let recorded = "SELECT count(*) FROM catalog.object_chunk";
+    wait_for("a chunk", || async { count(&world, recorded).await == 1 }).await;
+    assert_ne!(unheard.terminate(), Some(0), "it cannot finish the object: {}", world.logs());
+    let there = keys(&world, "_pending/").await;
+    let named = world.catalog().await.query("SELECT unnest(pending_keys) FROM catalog.object_chunk", &[]).await;
+    let named: Vec<String> = named.expect("the catalog answers").iter().map(|row| row.get(0)).collect();
+    assert!(!named.is_empty() && named.iter().all(|key| there.contains(key)), "{named:?} of {there:?}");
+
+    // the answer is lost once: asked again, the catalog has it already
+    let second = run(&world, &[("FAILPOINTS", "chunk.recorded=1*return(error)")]);
+    wait_until_published(&world, 1).await;
+    assert_eq!(second.terminate(), Some(0), "{}", world.logs());
+    assert!(world.logs().contains("chunks of an object are there"), "it did not begin anew");
+    assert_rows_once(&world, 0, rows).await;
+    world.assert_books_balance().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_object_among_small_ones_is_a_micro_batch_of_its_own_and_a_replay_makes_it_again() {
     let world = world_of_small_chunks().await;
