@@ -83,6 +83,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         fields: columns.fields.clone(),
     };
     check_format::headers(&connector, raw, report);
+    check_format::paths(&connector, raw, report);
     check_format::evolution(&connector, report);
     connector.expectations =
         check_expectations::expectations(&raw.expectations, &connector, &columns, expressions, report);

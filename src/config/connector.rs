@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{CleanStep, Expectation};
+use super::{CleanStep, Expectation, JsonPath};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -62,6 +62,16 @@ impl Connector {
 
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The column of a whole field of a record of JSON or Parquet.
+    pub fn field_of(&self, record_field: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.is_whole() && field.first_name() == record_field)
+    }
+
+    /// Whether a column's value stands in a field of a record of JSON or Parquet.
+    pub fn reads(&self, record_field: &str) -> bool {
+        self.fields.iter().any(|field| field.first_name() == record_field)
     }
 }
 
@@ -145,9 +155,21 @@ pub struct Field {
     pub formats: Vec<TimestampFormat>,
     /// Of a CSV header, where it is not the column's name.
     pub header: Option<String>,
+    /// Where its value stands in a record of JSON or Parquet, where that is not the field of its name.
+    pub path: Option<JsonPath>,
 }
 
 impl Field {
+    /// The field of a record of JSON or Parquet in which its value stands.
+    pub fn first_name(&self) -> &str {
+        self.path.as_ref().map_or(&self.name, |path| path.first())
+    }
+
+    /// Whether it is the whole of that field.
+    fn is_whole(&self) -> bool {
+        self.path.as_ref().is_none_or(|path| path.rest().is_empty())
+    }
+
     /// The name in a CSV header.
     pub fn header_name(&self) -> &str {
         self.header.as_deref().unwrap_or(&self.name)

@@ -257,6 +257,33 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
 }
 
 #[test]
+fn a_path_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let with = |path: &str| SOUND.replace("name: user_id,", &format!("name: user_id, path: {path},"));
+    let inside = sound(&with("$.user.id"));
+    assert_eq!(inside.field("user_id").unwrap().first_name(), "user");
+    assert!(inside.reads("user") && !inside.reads("user_id") && inside.field_of("user").is_none());
+    assert_eq!(sound(&with("$.userId")).field_of("userId").unwrap().name, "user_id");
+    assert_ne!(inside.schema_revision, sound(SOUND).schema_revision);
+    assert_eq!(inside.schema_revision, sound(&with("\"$['user']['id']\"")).schema_revision);
+
+    for (text, expected) in [
+        (with("user.id"), "`user.id` is no path to a value"),
+        (with("$.amount"), "column `amount` takes the same value"),
+        (
+            with("\"$.a[0]\"").replace("name: amount,", "name: amount, path: $.a.b,"),
+            "takes for an array what is an object",
+        ),
+        (
+            with("$.user.id").replace("prefix: orders/}", "prefix: orders/, format: csv}"),
+            "`path` means nothing for CSV",
+        ),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
 fn what_files_have_besides_rows_is_part_of_the_meaning_and_its_misuse_is_told() {
     let staged = |keys: &str| SOUND.replace("by: [date, hour]}", &format!("by: [date, hour], {keys}}}"));
     let plain = sound(SOUND);

@@ -57,6 +57,8 @@ impl Connector {
         self.evolution.new_field == NewField::Evolve
             && self.evolution.added_count < ADDED_COLUMNS_MAX
             && Self::is_column_name(name)
+            // a column of that name may have its value elsewhere
+            && self.field(name).is_none()
     }
 
     /// The type to which a column is widened by a value that does not fit it; `None` where it stays as it is.
@@ -100,6 +102,7 @@ impl Connector {
             required: false,
             formats: Vec::new(),
             header: None,
+            path: None,
         }));
         for field in &mut evolved.fields[declared_count..] {
             // only Parquet knows of an instant that it is one

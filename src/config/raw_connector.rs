@@ -126,6 +126,9 @@ pub(super) struct RawField {
     pub(super) required: bool,
     /// For CSV with a header: its name there, such as "User ID"; left out, the column's name.
     pub(super) header: Option<String>,
+    /// For JSON and Parquet: where its value stands, as JSONPath of names and indexes, such as `$.user.id`,
+    /// `"$.items[0].sku"` or `$.userId`; left out, the field of the column's name.
+    pub(super) path: Option<String>,
     /// For timestamp_ms: the spellings to accept; left out, all of them.
     #[schemars(length(min = 1))]
     pub(super) formats: Option<Vec<RawTimestampFormat>>,

@@ -102,6 +102,7 @@ fn field(field: &Field) -> Value {
     let mut parts = vec![json!(field.name), json!(type_name(field.data_type)), json!(field.required), formats];
     // columns without one keep the revision that they have
     parts.extend(field.header.as_ref().map(|header| json!(header)));
+    parts.extend(field.path.as_ref().map(|path| json!(["path", path.to_string()])));
     Value::Array(parts)
 }
 

@@ -63,6 +63,7 @@ mod infer;
 mod json;
 mod json_values;
 mod lines;
+mod nested;
 mod number;
 mod object;
 mod open_batch;

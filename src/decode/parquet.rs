@@ -112,9 +112,8 @@ impl ParquetRows {
                 super::json::shortened(twice.name().as_bytes())
             )));
         }
-        let is_read = |field: &FieldRef| {
-            connector.evolution.new_field != NewField::Ignore || connector.field(field.name()).is_some()
-        };
+        let is_read =
+            |field: &FieldRef| connector.evolution.new_field != NewField::Ignore || connector.reads(field.name());
         let read: Vec<usize> = (0..fields.len()).filter(|index| is_read(&fields[*index])).collect();
         let mask = ProjectionMask::roots(parquet_schema, read.iter().copied());
         let uncompressed = check_pages(&file, &metadata, &mask)?;
@@ -129,7 +128,7 @@ impl ParquetRows {
         let mut seen = SeenTypes::new();
         for index in &read {
             let field = &fields[*index];
-            if connector.field(field.name()).is_none() && connector.can_add(field.name()) {
+            if !connector.reads(field.name()) && connector.can_add(field.name()) {
                 see(&mut seen, field.name(), column_type(field.data_type(), is_uuid(*index)));
             }
         }
@@ -302,7 +301,7 @@ fn fixed_bytes(data_type: &DataType) -> usize {
 }
 
 fn taker(connector: &Connector, name: &str, is_uuid: bool) -> For {
-    match connector.field(name) {
+    match connector.field_of(name) {
         Some(field) => match field.data_type {
             FieldType::TimestampMs if !field.formats.contains(&TimestampFormat::Rfc3339) => For::EpochMs,
             FieldType::TimestampMs => For::Instant,

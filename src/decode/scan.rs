@@ -120,6 +120,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Takes `[` (the caller has seen it). True where an element follows, false where `]` was taken.
+    pub(super) fn begin_array(&mut self) -> Result<bool, SyntaxError> {
+        self.open(Bracket::Array)?;
+        if self.peek() == b']' {
+            self.close();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Takes `,` or `]` behind an element. True where another element follows.
+    pub(super) fn next_element(&mut self) -> Result<bool, SyntaxError> {
+        match self.peek() {
+            b',' => {
+                self.at += 1;
+                Ok(true)
+            }
+            b']' => {
+                self.close();
+                Ok(false)
+            }
+            _ => Err(self.expected("`,` or `]`")),
+        }
+    }
+
     /// Takes a field's name and its colon.
     pub(super) fn key(&mut self) -> Result<Text<'a>, SyntaxError> {
         if self.peek() != b'"' {
@@ -160,14 +185,7 @@ impl<'a> Scanner<'a> {
                     }
                     !has_fields
                 }
-                b'[' => {
-                    self.open(Bracket::Array)?;
-                    let is_empty = self.peek() == b']';
-                    if is_empty {
-                        self.close();
-                    }
-                    is_empty
-                }
+                b'[' => !self.begin_array()?,
                 b't' => self.literal(b"true")?,
                 b'f' => self.literal(b"false")?,
                 b'n' => self.literal(b"null")?,

@@ -31,7 +31,7 @@ impl Drop for Folder {
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
     let formats = if data_type == FieldType::TimestampMs { vec![TimestampFormat::EpochMs] } else { Vec::new() };
-    Field { name: name.to_owned(), data_type, required, formats, header: None }
+    Field { name: name.to_owned(), data_type, required, formats, header: None, path: None }
 }
 
 /// `id`, `at` and `amount`, a whole number as the first producers wrote it.

@@ -221,11 +221,10 @@ impl<'a> Staging<'a> {
                 pending_keys: uploads.into_iter().map(|upload| upload.key).collect(),
                 state: serde_json::to_value(state).expect("plain data with text as keys"),
             };
-            let let_go = staged.files.let_go(log);
+            staged.files.let_go(log);
             if log.record(self.retries, &chunk).await? {
                 self.next += 1;
             } else {
-                staged.files.take_back(let_go);
                 // there is another owner: the commit will say so
                 self.log = None;
             }

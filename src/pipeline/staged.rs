@@ -45,10 +45,6 @@ pub struct PendingFiles {
     is_discarded: bool,
 }
 
-/// Keys of files that are nobody's to delete.
-#[must_use]
-pub(super) struct LetGo(Vec<String>);
-
 impl PendingFiles {
     pub(super) fn new(context: &TransformContext) -> Self {
         let (lake, bucket) = (context.lake.clone(), context.lake_bucket.clone());
@@ -60,16 +56,11 @@ impl PendingFiles {
         self.keys.extend(uploads.iter().map(|upload| upload.key.clone()));
     }
 
-    /// Before they are recorded, for that may have happened where nobody hears of it: files of a row are deleted by nobody.
-    /// What is not recorded after all stays in `_pending/`, unless it is taken back ([`PendingFiles::take_back`]).
-    pub(super) fn let_go(&mut self, log: &ChunkLog) -> LetGo {
+    /// Before they are recorded: where the answer to COMMIT is lost, a successor may have them, whatever the catalog says
+    /// when it is asked again. What is not recorded after all stays in `_pending/`, harmless.
+    pub(super) fn let_go(&mut self, log: &ChunkLog) {
         self.log.get_or_insert_with(|| log.clone());
-        LetGo(std::mem::take(&mut self.keys))
-    }
-
-    /// They are known not to be recorded.
-    pub(super) fn take_back(&mut self, let_go: LetGo) {
-        self.keys.extend(let_go.0);
+        self.keys.clear();
     }
 
     /// Those of another owner, which are in the catalog.

@@ -16,7 +16,7 @@ use crate::config::{Field, FieldType, NewField, PartitionBy, Staging};
 use crate::types::{DeadLetter, ObjectLocation, Origin, RejectReason, TablePartition};
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
-    Field { name: name.to_owned(), data_type, required, formats: Vec::new(), header: None }
+    Field { name: name.to_owned(), data_type, required, formats: Vec::new(), header: None, path: None }
 }
 
 fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {

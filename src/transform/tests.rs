@@ -15,7 +15,14 @@ use crate::config::{
 use crate::types::{DecodedBatch, Span};
 
 pub(super) fn field(name: &str, data_type: FieldType) -> Field {
-    Field { name: name.to_owned(), data_type, required: false, formats: vec![TimestampFormat::Rfc3339], header: None }
+    Field {
+        name: name.to_owned(),
+        data_type,
+        required: false,
+        formats: vec![TimestampFormat::Rfc3339],
+        header: None,
+        path: None,
+    }
 }
 
 pub(super) fn names(names: &[&str]) -> Vec<String> {

@@ -44,6 +44,7 @@ pub fn connector(fields: &[(&str, FieldType)], required: usize, format: Format, 
             _ => Vec::new(),
         },
         header: None,
+        path: None,
     };
     let mut connector = Connector::of_objects("things", fields.iter().enumerate().map(field).collect(), "at");
     connector.source.format = format;

@@ -7,6 +7,7 @@ mod hostile_objects;
 mod hostile_table;
 mod json_values;
 mod objects;
+mod paths;
 mod parquet_objects;
 mod oracle;
 mod rfc8259;
@@ -26,7 +27,7 @@ pub(super) fn field(name: &str, data_type: FieldType, required: bool) -> Field {
         FieldType::TimestampMs => vec![TimestampFormat::Rfc3339, TimestampFormat::EpochMs],
         _ => Vec::new(),
     };
-    Field { name: name.to_owned(), data_type, required, formats, header: None }
+    Field { name: name.to_owned(), data_type, required, formats, header: None, path: None }
 }
 
 pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connector> {

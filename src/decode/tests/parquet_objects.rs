@@ -5,12 +5,14 @@ use ::parquet::basic::Compression;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-    StringArray, TimestampMicrosecondArray,
+    ListBuilder, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray,
 };
+use arrow::datatypes::{DataType, Field as ArrowField};
 use arrow::record_batch::RecordBatch;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::JsonPath;
 
 fn parquet_connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connector> {
     let mut connector = connector(fields, new_field);
@@ -71,6 +73,38 @@ fn values_are_cast_where_they_fit_and_are_rejects_where_they_do_not() {
     let binary = || Arc::new(BinaryArray::from(vec![&b"a\"\n"[..], b"\xff"])) as ArrayRef;
     assert_eq!(fates(FieldType::Utf8, binary()), ["a\"\n", "invalid_utf8"]);
     assert_eq!(fates(FieldType::Json, binary()), ["\"a\\\"\\n\"", "\"\\\\xff\""]);
+}
+
+#[test]
+fn a_path_leads_into_structs_and_lists_and_to_columns_of_other_names() {
+    let at =
+        |name, data_type, path| Field { path: Some(JsonPath::parse(path).unwrap()), ..field(name, data_type, false) };
+    let connector = parquet_connector(
+        vec![
+            at("user_id", FieldType::Int64, "$.user.id"),
+            at("first", FieldType::Utf8, "$.tags[0]"),
+            at("seen_at", FieldType::TimestampMs, "$.seenAt"),
+        ],
+        NewField::Ignore,
+    );
+    let id = Arc::new(Int64Array::from(vec![Some(7), None, Some(9)])) as ArrayRef;
+    let id_field = Arc::new(ArrowField::new("id", DataType::Int64, true));
+    let user = StructArray::new(vec![id_field].into(), vec![id], Some(vec![true, true, false].into()));
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    tags.append_value([Some("a"), Some("b")]);
+    tags.append_value([None::<&str>; 0]);
+    tags.append_null();
+    let seen = TimestampMillisecondArray::from(vec![Some(1_760_000_000_123), None, Some(0)]);
+    let file = plain(vec![
+        ("user", Arc::new(user)),
+        ("tags", Arc::new(tags.finish())),
+        ("seenAt", Arc::new(seen)),
+        ("seen_at", Arc::new(Int64Array::from(vec![1, 2, 3]))),
+    ]);
+    assert_eq!(
+        rows(&decoded(&connector, &file)),
+        ["7|a|2025-10-09T08:53:20.123Z|0", "∅|∅|∅|1", "∅|∅|1970-01-01T00:00:00Z|2"]
+    );
 }
 
 #[test]
