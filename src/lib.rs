@@ -24,7 +24,7 @@
 //! # Map
 //! Modules are declared below in the order in which data flows through them. A stage (`source` to
 //! `load`) imports `types`, `error`, `config`, `telemetry`, `client` and `catalog`, never another
-//! stage; `pipeline` wires them; `cli` parses and prints. `tests/it/layers.rs` checks it.
+//! stage; `pipeline` wires them; `query` reads the lake; `cli` parses and prints. `tests/it/layers.rs` checks it.
 //!
 //! # Invariants
 //! | id | holds | asserted in |
@@ -60,5 +60,6 @@ pub mod commit;
 pub mod publish;
 pub mod load;
 pub mod pipeline;
+pub mod query;
 pub mod embedded;
 pub mod cli;

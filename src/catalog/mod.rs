@@ -13,6 +13,7 @@ mod attempts;
 mod claims;
 mod expectations;
 mod files;
+mod lake;
 mod letters;
 mod loads;
 mod masks;
@@ -34,6 +35,7 @@ pub use expectations::{
     ExpectationFailures, ExpectationRecord, expectation_failures, expectation_history, insert_expectation_results,
 };
 pub use files::{LeasedFile, lease_hideable_files, lease_pending_files, mark_hidden, mark_published, unpublished_keys};
+pub use lake::{LakeFile, MaskedRecord, lake_files};
 pub use letters::{
     LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
     letter_files, letter_offsets, letter_owner, letters,

@@ -10,6 +10,7 @@ pub mod infer;
 pub mod migrate;
 pub mod preview;
 mod progress;
+pub mod query;
 pub mod replay;
 pub mod resolve;
 pub mod run;
@@ -80,6 +81,8 @@ pub enum Command {
     Settled(settled::SettledArgs),
     /// Plan replays, follow them, or load the warehouse again
     Replay(replay::ReplayArgs),
+    /// Run SQL over the lake, exactly as committed, or list its tables
+    Query(query::QueryArgs),
     /// List what did not fit, show it, correct it, run it again
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show connectors, park them, resume them
@@ -143,6 +146,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
+        Command::Query(args) => Box::pin(query::run(&cli.settings, args, &mut out)).await,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(&cli.settings, args, &mut out)).await,
         Command::Connectors(args) => connectors::run(&cli.settings, args, &mut out).await,
         Command::Resolve(args) => resolve::run(&cli.settings, args, &mut out).await,

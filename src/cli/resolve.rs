@@ -53,8 +53,13 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "CSV", required_unless_present = "synthetic")]
     pub truth: Option<PathBuf>,
     /// Instead of files: a made-up catalogue of so many members, and 2,000 queries
-    #[arg(long, value_name = "ROWS", conflicts_with_all = ["reference", "queries", "truth"])]
-    pub synthetic: Option<usize>,
+    #[arg(
+        long,
+        value_name = "ROWS",
+        conflicts_with_all = ["reference", "queries", "truth"],
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub synthetic: Option<u32>,
     /// Which column of the truth names what; left out, found from the ids and the texts
     #[arg(long, value_name = "ORDER")]
     pub truth_order: Option<TruthOrder>,
@@ -92,7 +97,7 @@ pub async fn run(settings: &SettingsArgs, args: &ResolveArgs, out: &mut dyn Writ
 
 fn run_evaluate(args: &EvaluateArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let pairs = match (args.synthetic, &args.reference, &args.queries, &args.truth) {
-        (Some(rows), ..) => catalogue(rows, SYNTHETIC_QUERY_COUNT),
+        (Some(rows), ..) => catalogue(rows as usize, SYNTHETIC_QUERY_COUNT),
         (None, Some(reference), Some(queries), Some(truth)) => {
             let order = args.truth_order;
             let (columns, separator) = (args.columns.as_slice(), args.separator);

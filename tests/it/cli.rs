@@ -3,38 +3,22 @@
 use std::collections::HashMap;
 use std::process::{Command, Output};
 
+use clap::CommandFactory;
+
 use crate::stack::World;
 
-const COMMANDS: &[&[&str]] = &[
-    &[],
-    &["run"],
-    &["demo"],
-    &["validate"],
-    &["stage"],
-    &["preview"],
-    &["infer"],
-    &["topics"],
-    &["topics", "plan"],
-    &["topics", "apply"],
-    &["migrate"],
-    &["doctor"],
-    &["status"],
-    &["settled"],
-    &["replay"],
-    &["replay", "plan"],
-    &["replay", "status"],
-    &["replay", "reload"],
-    &["dead-letters"],
-    &["dead-letters", "list"],
-    &["dead-letters", "show"],
-    &["dead-letters", "edit"],
-    &["dead-letters", "redrive"],
-    &["connectors"],
-    &["connectors", "list"],
-    &["connectors", "park"],
-    &["connectors", "resume"],
-    &["schema"],
-];
+/// Every command there is, as it is typed.
+fn commands() -> Vec<Vec<String>> {
+    fn walk(command: &clap::Command, typed: &[String], found: &mut Vec<Vec<String>>) {
+        found.push(typed.to_vec());
+        for sub in command.get_subcommands() {
+            walk(sub, &[typed, &[sub.get_name().to_owned()]].concat(), found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(&sluice::cli::Cli::command(), &[], &mut found);
+    found
+}
 
 /// Without any setting of the surroundings.
 fn sluice(args: &[&str], env: &HashMap<String, String>) -> Output {
@@ -53,10 +37,10 @@ fn transcript(output: &Output) -> String {
 
 #[test]
 fn every_help_text_is_as_reviewed() {
-    let texts: Vec<String> = COMMANDS
+    let texts: Vec<String> = commands()
         .iter()
         .map(|command| {
-            let args: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+            let args: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
             format!("$ sluice {}\n{}", args.join(" "), transcript(&sluice(&args, &HashMap::new())))
         })
         .collect();

@@ -24,7 +24,7 @@ fn events(ids: &[u32]) -> String {
 
 /// A bucket that keeps versions; object `KEY` is written twice, in different seconds of the store's clock, and a
 /// neighbour once.
-async fn written_twice() -> (World, [AnnouncedObject; 3]) {
+pub(crate) async fn written_twice() -> (World, [AnnouncedObject; 3]) {
     let world = World::new(2).await;
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
     let client = world.target("RAW").client();
@@ -64,7 +64,7 @@ async fn put_body(world: &World, key: &str, body: String) -> AnnouncedObject {
     }
 }
 
-async fn announce(world: &World, topic_partition: i32, objects: &[&AnnouncedObject]) {
+pub(crate) async fn announce(world: &World, topic_partition: i32, objects: &[&AnnouncedObject]) {
     let producer: FutureProducer = world.kafka_config().create().expect("a valid configuration");
     for object in objects {
         let payload = Envelope::AwsS3.wrap(object);
