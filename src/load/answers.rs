@@ -169,6 +169,15 @@ pub async fn unmerge(
         .execute(undo, &[&dimension.name, &member.key, &by])
         .await
         .map_err(LoadError::query("note that members are parted"))?;
+    // an acceptance is taken back with its merge: the name can be answered again
+    let reopen = "WITH reopened AS ( \
+                      UPDATE warehouse.resolution_decision SET answer = NULL, answered_by = NULL, answered_at = NULL \
+                       WHERE dimension = $1 AND natural_key = $2 AND answer = 'accepted' RETURNING spelling) \
+                  DELETE FROM warehouse.alias a USING reopened r WHERE a.dimension = $1 AND a.spelling = r.spelling";
+    transaction
+        .execute(reopen, &[&dimension.name, &natural_key])
+        .await
+        .map_err(LoadError::query("take back an acceptance"))?;
     transaction.commit().await.map_err(LoadError::Commit)?;
     Ok(into)
 }

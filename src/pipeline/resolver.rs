@@ -73,7 +73,7 @@ impl ResolverError {
 pub struct Resolver {
     warehouse: Pool,
     policy: IndexPolicy,
-    indexes: Mutex<HashMap<String, Arc<RwLock<Index>>>>,
+    indexes: Mutex<HashMap<Table, Arc<RwLock<Index>>>>,
 }
 
 impl Resolver {
@@ -83,7 +83,9 @@ impl Resolver {
 
     /// Whether the dimension is looked up by trees already.
     pub async fn has_trees(&self, dimension: &str) -> bool {
-        let index = self.indexes.lock().await.get(dimension).cloned();
+        let indexes = self.indexes.lock().await;
+        let index = indexes.iter().find(|(table, _)| table.dimension == dimension).map(|(_, index)| Arc::clone(index));
+        drop(indexes);
         match index {
             Some(index) => index.read().await.arroy.is_some(),
             None => false,
@@ -155,7 +157,14 @@ impl Resolver {
             );
             let query = ResolverError::query(format!("look for identifiers in dim_{dimension}"));
             let found = client.query(&sql, &[&values]).await.map_err(query)?;
-            identified.push(found.iter().map(|row| (row.get(0), row.get(1))).collect());
+            let mut members: HashMap<String, String> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
+            // what was decided stands, whoever has the value today
+            let keys = values.iter().map(|value| (identifier_key(column, value), value.clone())).collect();
+            let decisions = "SELECT spelling, natural_key FROM warehouse.resolution_decision";
+            for (key, natural_key) in self.known(decisions, dimension, &keys).await? {
+                members.insert(keys[&key].clone(), natural_key);
+            }
+            identified.push(members);
         }
         Ok(identified)
     }
@@ -216,11 +225,11 @@ impl Resolver {
     /// The index of a dimension, with every member that is there now.
     async fn index(&self, table: &Table) -> Result<Arc<RwLock<Index>>, ResolverError> {
         let mut indexes = self.indexes.lock().await;
-        let known = indexes.get(&table.dimension).cloned();
+        let known = indexes.get(table).cloned();
         if let Some(index) = known {
             let mut writing = index.write().await;
             writing.catch_up(table, &self.warehouse).await?;
-            let is_stale = writing.is_stale();
+            let is_stale = writing.is_stale(table, &self.warehouse, &self.policy).await?;
             drop(writing);
             if !is_stale {
                 return Ok(index);
@@ -229,13 +238,18 @@ impl Resolver {
         let read = Index::read(table, &self.warehouse).await?;
         let has_many = read.members.len() > self.policy.exact_members_max;
         let index = Arc::new(RwLock::new(read));
-        indexes.insert(table.dimension.clone(), Arc::clone(&index));
+        indexes.insert(table.clone(), Arc::clone(&index));
         if has_many {
             let (warehouse, policy) = (self.warehouse.clone(), self.policy.clone());
             tokio::spawn(obtain_trees(Arc::clone(&index), table.clone(), warehouse, policy));
         }
         Ok(index)
     }
+}
+
+/// Under which an identifier is decided about: nobody reads it back.
+fn identifier_key(column: &str, value: &str) -> String {
+    format!("{column} {}", hash_of(value))
 }
 
 /// What rows give to find a member by.
@@ -277,7 +291,7 @@ impl Rows<'_> {
             let known =
                 self.name.identifiers.iter().zip(&identifiers).zip(identified).find_map(|((column, texts), known)| {
                     let value = text_at(texts.as_ref(), row)?;
-                    Some((format!("{column} {}", hash_of(value)), known.get(value)?))
+                    Some((identifier_key(column, value), known.get(value)?))
                 });
             let text = text_at(names.as_ref(), row);
             let spelled = match known {

@@ -4,8 +4,10 @@
 //! Few members ([`IndexPolicy::exact_members_max`]) are compared exactly. For more, trees are made in the background by one
 //! process of all, which holds an advisory lock, and kept as a snapshot with its checksum below `_resolve/` in the lake's bucket; the
 //! others take that. Until a process has the trees, its exact scan answers. An index is swapped whole.
-//! Members that came after an index are read before each look-up and scanned exactly. Merged and inferred members are no
-//! candidates.
+//! Members that came after an index are read before each look-up and scanned exactly; where they have become more than
+//! those that it was made of, it is made anew at once, for rarity is counted over the latter. Other changes (a member that is
+//! renamed, merged, or inferred and now complete) are seen after [`IndexPolicy::changes_interval`] at most, by trees
+//! after [`REBUILD_INTERVAL`]. Merged and inferred members are no candidates.
 //!
 //! # Retries
 //! Whatever goes wrong in the background is tried again after a while; the exact scan answers meanwhile.
@@ -23,21 +25,22 @@ use tokio::sync::RwLock;
 use super::resolver::ResolverError;
 use crate::client::postgres;
 use crate::client::s3::{Pin, S3Client};
+use crate::error::chain;
 use crate::resolve::{
     ArroyIndex, Candidates, EXACT_MEMBERS_MAX, ExactScan, IndexedMember, Members, read_snapshot, write_snapshot,
 };
 
 /// An index is made anew when so many members have come since, in share of what it holds, …
 const STALE_SHARE: f64 = 0.1;
-/// … but not more often than this, nor are merges noticed sooner.
+/// … but not more often than this.
 const REBUILD_INTERVAL: Duration = Duration::from_mins(5);
 /// Between looks for the snapshot that another process makes.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
-/// `pg_try_advisory_lock` of who makes an index, with the hash of the dimension's name: the letters `slui`.
+/// `pg_try_advisory_lock` of who makes an index, with the hash of `dimension/against`: the letters `slui`.
 const LEADER_LOCK: i32 = 0x736c_7569;
 
 /// A table of members and where their names stand.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Table {
     /// `products`
     pub(super) dimension: String,
@@ -55,14 +58,62 @@ impl Table {
         let Self { dimension, against } = self;
         let singular = dimension.strip_suffix('s').unwrap_or(dimension);
         let sql = format!(
-            "SELECT \"{singular}_key\", \"{singular}_id\", \"{against}\" FROM warehouse.\"dim_{dimension}\" \
-             WHERE \"{singular}_key\" > $1 AND NOT inferred AND merged_into IS NULL AND \"{against}\" IS NOT NULL ORDER BY 1"
+            "SELECT \"{singular}_key\", \"{singular}_id\", \"{against}\" {} AND \"{singular}_key\" > $1 ORDER BY 1",
+            self.candidates()
         );
         let failed = ResolverError::query(format!("read the members of dim_{dimension}"));
         let rows = client.query(&sql, &[&key]).await.map_err(failed)?;
         let member =
             |row: &tokio_postgres::Row| IndexedMember { key: row.get(0), natural_key: row.get(1), name: row.get(2) };
         Ok(rows.iter().map(member).collect())
+    }
+
+    /// Members that may be meant.
+    fn candidates(&self) -> String {
+        let Self { dimension, against } = self;
+        format!(
+            "FROM warehouse.\"dim_{dimension}\" WHERE NOT inferred AND merged_into IS NULL AND \"{against}\" IS NOT NULL"
+        )
+    }
+
+    /// What [`Marks`] are of the members up to a key, as they are now.
+    async fn marks(&self, warehouse: &Pool, last_key: i64) -> Result<Marks, ResolverError> {
+        let client = postgres::get(warehouse).await.map_err(ResolverError::Connect)?;
+        let Self { dimension, against } = self;
+        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+        let sql = format!(
+            "SELECT count(*), coalesce(bit_xor(('x' || left(encode(sha256(convert_to(\"{singular}_key\"::text || chr(31) \
+                    || \"{singular}_id\" || chr(31) || \"{against}\", 'UTF8')), 'hex'), 16))::bit(64)::bigint), 0) {} \
+                    AND \"{singular}_key\" <= $1",
+            self.candidates()
+        );
+        let failed = ResolverError::query(format!("look for changes in dim_{dimension}"));
+        let row = client.query_one(&sql, &[&last_key]).await.map_err(failed)?;
+        Ok(Marks { count: row.get(0), combined: row.get(1) })
+    }
+}
+
+/// Tells whether members are the same ones by the same names: how many, and the first eight bytes of each one's SHA-256
+/// over key, natural key and name, combined whatever their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Marks {
+    count: i64,
+    combined: i64,
+}
+
+impl Marks {
+    fn of(listed: &[IndexedMember]) -> Self {
+        let mut marks = Self::default();
+        listed.iter().for_each(|member| marks.add(member));
+        marks
+    }
+
+    fn add(&mut self, member: &IndexedMember) {
+        let IndexedMember { key, natural_key, name } = member;
+        let digest = Sha256::digest(format!("{key}\u{1f}{natural_key}\u{1f}{name}"));
+        let first = digest.iter().take(8).fold(0_i64, |mark, byte| mark << 8 | i64::from(*byte));
+        self.count += 1;
+        self.combined ^= first;
     }
 }
 
@@ -71,11 +122,13 @@ impl Table {
 pub struct IndexPolicy {
     pub exact_members_max: usize,
     pub snapshots: Option<(S3Client, String)>,
+    /// Between looks for members that are not new, but changed.
+    pub changes_interval: Duration,
 }
 
 impl Default for IndexPolicy {
     fn default() -> Self {
-        Self { exact_members_max: EXACT_MEMBERS_MAX, snapshots: None }
+        Self { exact_members_max: EXACT_MEMBERS_MAX, snapshots: None, changes_interval: Duration::from_mins(1) }
     }
 }
 
@@ -89,7 +142,9 @@ pub(super) struct Index {
     pub(super) version: String,
     indexed_count: usize,
     last_key: i64,
+    marks: Marks,
     built_at: Instant,
+    looked_at: Instant,
 }
 
 impl Index {
@@ -119,7 +174,9 @@ impl Index {
             members,
             backend,
             arroy,
+            marks: Marks::of(listed),
             built_at: Instant::now(),
+            looked_at: Instant::now(),
         }
     }
 
@@ -136,15 +193,32 @@ impl Index {
     pub(super) async fn catch_up(&mut self, table: &Table, warehouse: &Pool) -> Result<(), ResolverError> {
         for member in table.members_after(warehouse, self.last_key).await? {
             self.members.push(member.key, &member.name);
+            self.marks.add(&member);
             self.natural_keys.insert(member.key, member.natural_key);
             self.last_key = member.key;
         }
         Ok(())
     }
 
-    pub(super) fn is_stale(&self) -> bool {
+    /// Whether it is to be made anew.
+    pub(super) async fn is_stale(
+        &mut self,
+        table: &Table,
+        warehouse: &Pool,
+        policy: &IndexPolicy,
+    ) -> Result<bool, ResolverError> {
         let added = self.members.len() - self.indexed_count;
-        added as f64 > STALE_SHARE * self.indexed_count as f64 && self.built_at.elapsed() >= REBUILD_INTERVAL
+        let is_old = self.built_at.elapsed() >= REBUILD_INTERVAL;
+        if added > self.indexed_count || is_old && added as f64 > STALE_SHARE * self.indexed_count as f64 {
+            return Ok(true);
+        }
+        let has_trees = self.members.len() > policy.exact_members_max;
+        let interval = if has_trees { REBUILD_INTERVAL } else { policy.changes_interval };
+        if self.looked_at.elapsed() < interval {
+            return Ok(false);
+        }
+        self.looked_at = Instant::now();
+        Ok(table.marks(warehouse, self.last_key).await? != self.marks)
     }
 }
 
@@ -170,7 +244,7 @@ pub(super) async fn obtain_trees(index: Arc<RwLock<Index>>, table: Table, wareho
             Ok(false) => {}
             Err(error) => {
                 let dimension = &table.dimension;
-                tracing::warn!(component = "resolve", dimension, error = %error, "no index yet: the exact scan answers");
+                tracing::warn!(component = "resolve", dimension, error = %chain(&error), "no index yet: the exact scan answers");
             }
         }
         tokio::time::sleep(SNAPSHOT_INTERVAL).await;
@@ -184,27 +258,28 @@ async fn shared(
     warehouse: &Pool,
     place: &(S3Client, String),
 ) -> Result<bool, ResolverError> {
-    if take_snapshot(index, table, place).await? {
+    if take_snapshot(index, table, warehouse, place).await? {
         return Ok(true);
     }
     // Out of the pool, so that the lock ends with this connection whatever happens.
     let client = Object::take(postgres::get(warehouse).await.map_err(ResolverError::Connect)?);
     let sql = "SELECT pg_try_advisory_lock($1, hashtext($2))";
-    let locked = client.query_one(sql, &[&LEADER_LOCK, &table.dimension]).await;
+    let locked = client.query_one(sql, &[&LEADER_LOCK, &format!("{}/{}", table.dimension, table.against)]).await;
     if !locked.map_err(ResolverError::query("ask who makes the index"))?.get::<_, bool>(0) {
         return Ok(false);
     }
     // it may have been made while we asked
-    if !take_snapshot(index, table, place).await? {
+    if !take_snapshot(index, table, warehouse, place).await? {
         make(index, table, warehouse, Some(place)).await?;
     }
     Ok(true)
 }
 
-/// The newest snapshot, where it holds as many members as an index that is not stale.
+/// The newest snapshot, where it holds as many members as an index that is not stale, as they are now.
 async fn take_snapshot(
     index: &RwLock<Index>,
     table: &Table,
+    warehouse: &Pool,
     (s3, bucket): &(S3Client, String),
 ) -> Result<bool, ResolverError> {
     let Some(version) = get(s3, bucket, &current(table)).await? else { return Ok(false) };
@@ -215,7 +290,7 @@ async fn take_snapshot(
         Ok(read) => read,
         Err(error) => {
             let dimension = &table.dimension;
-            tracing::warn!(component = "resolve", dimension, error = %error, "the snapshot of the index is made anew");
+            tracing::warn!(component = "resolve", dimension, error = %chain(&error), "the snapshot of the index is made anew");
             return Ok(false);
         }
     };
@@ -223,8 +298,20 @@ async fn take_snapshot(
     if missing as f64 > STALE_SHARE * listed.len() as f64 {
         return Ok(false);
     }
-    *index.write().await = Index::by_trees(&listed, members, arroy);
+    let made = Index::by_trees(&listed, members, arroy);
+    if table.marks(warehouse, made.last_key).await? != made.marks {
+        return Ok(false);
+    }
+    swap(index, made, table, warehouse).await?;
     Ok(true)
+}
+
+/// Nothing that the old one had caught up with is missing from the new one.
+async fn swap(index: &RwLock<Index>, mut made: Index, table: &Table, warehouse: &Pool) -> Result<(), ResolverError> {
+    let mut index = index.write().await;
+    made.catch_up(table, warehouse).await?;
+    *index = made;
+    Ok(())
 }
 
 async fn make(
@@ -249,8 +336,7 @@ async fn make(
             .map_err(ResolverError::Snapshot)?;
         s3.put(bucket, &current(table), Bytes::from(version), None, false).await.map_err(ResolverError::Snapshot)?;
     }
-    *index.write().await = made;
-    Ok(())
+    swap(index, made, table, warehouse).await
 }
 
 async fn get(s3: &S3Client, bucket: &str, key: &str) -> Result<Option<Bytes>, ResolverError> {
@@ -263,9 +349,9 @@ async fn get(s3: &S3Client, bucket: &str, key: &str) -> Result<Option<Bytes>, Re
 
 /// The object that names the newest snapshot.
 fn current(table: &Table) -> String {
-    format!("_resolve/{}/current", table.dimension)
+    format!("_resolve/{}/{}/current", table.dimension, table.against)
 }
 
 fn object(table: &Table, version: &str) -> String {
-    format!("_resolve/{}/{version}.index", table.dimension)
+    format!("_resolve/{}/{}/{version}.index", table.dimension, table.against)
 }

@@ -22,7 +22,6 @@ use arroy::{Database, Reader, Writer};
 use heed::{CommitOrAbort, CompactionOption, Env, EnvOpenOptions};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tempfile::TempDir;
 
 use super::candidates::{Candidate, Candidates, best, scan};
 use super::members::Members;
@@ -64,14 +63,12 @@ pub struct ArroyIndex {
     indexed_count: usize,
     found_count: AtomicU64,
     wanted_count: AtomicU64,
-    _folder: TempDir,
 }
 
 impl ArroyIndex {
     /// Builds the index of all members in a new folder under `parent`. CPU work, on all threads of rayon's pool.
     pub fn build(members: &Members, parent: &Path) -> Result<Self, ResolveError> {
-        let folder = new_folder(parent)?;
-        let env = open(folder.path(), members.len())?;
+        let env = open(parent, None, members.len())?;
         let failed = |source: arroy::Error| ResolveError::Index { operation: "build", source };
         let database = open_database(&env).map_err(|e| failed(e.into()))?;
         let mut transaction = env.write_txn().map_err(|e| failed(e.into()))?;
@@ -88,15 +85,12 @@ impl ArroyIndex {
             .build(&mut transaction)
             .map_err(failed)?;
         transaction.commit().map_err(|e| failed(e.into()))?;
-        Ok(Self::opened(env, database, members, folder))
+        Ok(Self::opened(env, database, members))
     }
 
     /// Opens the file that [`ArroyIndex::to_bytes`] gave, over the same members.
     pub fn from_bytes(bytes: &[u8], members: &Members, parent: &Path) -> Result<Self, ResolveError> {
-        let folder = new_folder(parent)?;
-        std::fs::write(folder.path().join("data.mdb"), bytes)
-            .map_err(|source| ResolveError::File { operation: "write", source })?;
-        let env = open(folder.path(), members.len())?;
+        let env = open(parent, Some(bytes), members.len())?;
         let failed = |source: arroy::Error| ResolveError::Index { operation: "open", source };
         let database = open_database(&env).map_err(|e| failed(e.into()))?;
         let transaction = env.read_txn().map_err(|e| failed(e.into()))?;
@@ -106,10 +100,10 @@ impl ArroyIndex {
             let problem = format!("it is of {item_count} members, not {}", members.len());
             return Err(ResolveError::Snapshot(problem));
         }
-        Ok(Self::opened(env, database, members, folder))
+        Ok(Self::opened(env, database, members))
     }
 
-    fn opened(env: Env, database: Database<'static, Cosine>, members: &Members, folder: TempDir) -> Self {
+    fn opened(env: Env, database: Database<'static, Cosine>, members: &Members) -> Self {
         let mut rare: HashMap<u32, Vec<u32>> = HashMap::new();
         for (place, name) in members.names().iter().enumerate() {
             for (feature, _) in &name.vector.entries {
@@ -119,7 +113,7 @@ impl ArroyIndex {
             }
         }
         let (found_count, wanted_count) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { env, database, rare, indexed_count: members.len(), found_count, wanted_count, _folder: folder }
+        Self { env, database, rare, indexed_count: members.len(), found_count, wanted_count }
     }
 
     /// Members that share the query's rarest features.
@@ -202,23 +196,25 @@ impl Candidates for ArroyIndex {
     }
 }
 
-fn new_folder(parent: &Path) -> Result<TempDir, ResolveError> {
-    tempfile::Builder::new()
-        .prefix("sluice-resolve-")
-        .tempdir_in(parent)
-        .map_err(|source| ResolveError::File { operation: "create", source })
-}
-
+/// Opens a new index, or the one of `bytes`, in a folder of its own below `parent`. The folder's name is gone when this
+/// returns, so that nothing stays behind however the process ends; the file lives as long as it is open.
 #[allow(
     unsafe_code,
     reason = "LMDB maps the file into memory; the folder is this process's own and nobody writes there"
 )]
-fn open(folder: &Path, member_count: usize) -> Result<Env, ResolveError> {
+fn open(parent: &Path, bytes: Option<&[u8]>, member_count: usize) -> Result<Env, ResolveError> {
+    let failed = |operation| move |source| ResolveError::File { operation, source };
+    let folder = tempfile::Builder::new().prefix("sluice-resolve-").tempdir_in(parent).map_err(failed("create"))?;
+    if let Some(bytes) = bytes {
+        std::fs::write(folder.path().join("data.mdb"), bytes).map_err(failed("write"))?;
+    }
     let page = 1 << 12;
     let map_bytes = (MAP_BYTES_MIN + member_count * MAP_BYTES_PER_MEMBER).next_multiple_of(page);
     // SAFETY: the file lies in a folder made for this index, is opened once and is not changed behind LMDB's back.
-    unsafe { EnvOpenOptions::new().map_size(map_bytes).max_readers(512).open(folder) }
-        .map_err(|e| ResolveError::Index { operation: "open", source: e.into() })
+    let env = unsafe { EnvOpenOptions::new().map_size(map_bytes).max_readers(512).open(folder.path()) }
+        .map_err(|e| ResolveError::Index { operation: "open", source: e.into() })?;
+    folder.close().map_err(failed("unlink"))?;
+    Ok(env)
 }
 
 /// The file's unnamed database, made where it is missing.

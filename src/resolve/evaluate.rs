@@ -4,7 +4,7 @@
 //! *Closed*: every member of the reference is there. *Half-open*: half of them are taken away at random, so that about
 //! half of the queries have nothing to be found; the right answer for those is not to decide. In either world
 //! `precision` is the share of automatic decisions that are right, and `coverage` the share of the queries with a match
-//! in the reference that are decided automatically and rightly.
+//! in the reference that are decided automatically and rightly. Candidates come from arroy, as in production.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -102,8 +102,8 @@ pub fn evaluate(pairs: &Pairs, seeds: &[u64], threads: usize, parent: &Path) -> 
     let started = Stopwatch::start();
     decide_all(&members, &arroy, &texts, 1)?;
     let decisions_per_second = per_second(texts.len(), started);
-    let closed = world(pairs, None, threads)?;
-    let half_open = seeds.iter().map(|seed| world(pairs, Some(*seed), threads)).collect::<Result<_, _>>()?;
+    let closed = world(pairs, None, threads, parent)?;
+    let half_open = seeds.iter().map(|seed| world(pairs, Some(*seed), threads, parent)).collect::<Result<_, _>>()?;
     let rates = LookupRates {
         exact_per_second,
         arroy_per_second,
@@ -148,14 +148,14 @@ fn recall(pairs: &Pairs, found: &[Vec<u32>]) -> Recall {
     Recall { at_1: within(1), at_10: within(10), at_50: within(50) }
 }
 
-/// Decides in a closed world, or with half of the reference taken away.
-fn world(pairs: &Pairs, seed: Option<u64>, threads: usize) -> Result<WorldResult, ResolveError> {
+/// Decides in a closed world, or with half of the reference taken away, among the candidates that arroy finds.
+fn world(pairs: &Pairs, seed: Option<u64>, threads: usize, parent: &Path) -> Result<WorldResult, ResolveError> {
     let places: Vec<usize> =
         (0..pairs.reference.len()).filter(|place| seed.is_none_or(|seed| coin(seed, *place))).collect();
     let members = members_of(pairs, &places);
     let present: HashSet<usize> = places.iter().copied().collect();
     let texts: Vec<&str> = pairs.queries.iter().map(String::as_str).collect();
-    let decisions = decide_all(&members, &ExactScan::new(&members), &texts, threads)?;
+    let decisions = decide_all(&members, &ArroyIndex::build(&members, parent)?, &texts, threads)?;
     let count = |verdict| decisions.iter().filter(|decision| decision.verdict == verdict).count();
     let is_right = |query: usize, place: u32| {
         pairs.truth.get(&query).is_some_and(|right| right.contains(&(members.key(place) as usize)))
