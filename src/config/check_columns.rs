@@ -62,6 +62,11 @@ impl Columns {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// Whether its type could not be understood.
+    fn is_untyped(&self, name: &str) -> bool {
+        self.untyped.iter().any(|untyped| untyped == name)
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| field.name.as_str())
     }
@@ -191,6 +196,11 @@ impl Columns {
                 report.add_at_key(&at, format!("there is no column `{name}`"), help);
                 continue;
             };
+            if field.required && field.data_type != FieldType::Utf8 && !self.is_untyped(name) {
+                let message =
+                    format!("column `{name}` is required: a row without it is a dead letter before it is cleaned");
+                report.add_at_key(&at, message, "leave out `required`, or the default".to_owned());
+            }
             let text = report.root.find(&at).scalar_text();
             if let Err(expected) = parse_value(field, &text) {
                 let message =

@@ -1,6 +1,7 @@
 //! A connector as the pipeline uses it: validated, names resolved, revision computed.
 //! Reading it from YAML is `config::load`'s business.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{CleanStep, Expectation, JsonPath};
@@ -62,11 +63,6 @@ impl Connector {
 
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
-    }
-
-    /// The column of a whole field of a record of JSON or Parquet.
-    pub fn field_of(&self, record_field: &str) -> Option<&Field> {
-        self.fields.iter().find(|field| field.is_whole() && field.first_name() == record_field)
     }
 
     /// Whether a column's value stands in a field of a record of JSON or Parquet.
@@ -165,9 +161,12 @@ impl Field {
         self.path.as_ref().map_or(&self.name, |path| path.first())
     }
 
-    /// Whether it is the whole of that field.
-    fn is_whole(&self) -> bool {
-        self.path.as_ref().is_none_or(|path| path.rest().is_empty())
+    /// What names its value within a record of JSON or Parquet, for people: a field, or a path.
+    pub fn place(&self) -> Cow<'_, str> {
+        match &self.path {
+            Some(path) if !path.rest().is_empty() => Cow::Owned(path.to_string()),
+            _ => Cow::Borrowed(self.first_name()),
+        }
     }
 
     /// The name in a CSV header.

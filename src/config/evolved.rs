@@ -16,7 +16,8 @@ use super::check_columns::{parse_type, type_name};
 use super::check_connector::is_name;
 use super::type_lattice::SeenTypes;
 use super::{
-    Check, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TimestampFormat, TypeChange, revision,
+    Check, CleanStep, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TimestampFormat, TypeChange,
+    revision,
 };
 
 /// Columns that data may add to a connector.
@@ -70,10 +71,12 @@ impl Connector {
         }
         let stays = self.evolution.type_change != TypeChange::Evolve || self.relies_on(&field.name);
         let lossy = matches!(field.data_type, FieldType::Float64 | FieldType::TimestampMs | FieldType::Uuid);
+        // one value out of all proportion must not round all others, for ever
+        let stays_exact = wider == FieldType::Float64;
         let asks =
             |expectation: &Expectation| matches!(&expectation.check, Check::Row(expr) if names(expr, &field.name));
         let stays_number = self.expectations.iter().any(asks);
-        (!stays && !(wider == FieldType::Utf8 && (lossy || stays_number))).then_some(wider)
+        (!stays && !stays_exact && !(wider == FieldType::Utf8 && (lossy || stays_number))).then_some(wider)
     }
 
     fn relies_on(&self, name: &str) -> bool {
@@ -81,7 +84,10 @@ impl Connector {
             || self.staging.time == name
             || self.staging.by.contains(&PartitionBy::Column(name.to_owned()))
             || self.staging.sort_by.iter().any(|column| column == name)
-            || self.clean.iter().any(|step| step.is_typed() && step.columns().any(|column| column == name))
+            || self.clean.iter().any(|step| {
+                (step.is_typed() || matches!(step, CleanStep::Default(_)))
+                    && step.columns().any(|column| column == name)
+            })
     }
 
     /// This connector with what was seen besides; `seen` of its own columns widens them.

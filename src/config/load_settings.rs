@@ -10,8 +10,8 @@ use super::raw_connector::RawSize;
 use super::raw_settings::{RawEndpoint, RawLimits, RawLogFormat, RawPostgres, RawSettings};
 use super::yaml::{self, Node, Origin, Step, Value};
 use super::{
-    KafkaSettings, Limits, LogFormat, PostgresSettings, S3Endpoint, S3Settings, Settings, TelemetrySettings,
-    json_schema, kafka_properties, quantity, secrets, shape,
+    KafkaSettings, Limits, LogFormat, PostgresSettings, RECORD_BYTES_MAX, S3Endpoint, S3Settings, Settings,
+    TelemetrySettings, json_schema, kafka_properties, quantity, secrets, shape,
 };
 
 /// A setting given on the command line.
@@ -354,6 +354,10 @@ impl Reader<'_> {
         if limits.record_bytes_max > limits.object_bytes_max {
             let help = "an object holds at least one record".to_owned();
             self.add("limits.record_bytes_max", "a record may be larger than an object".to_owned(), help);
+        }
+        if limits.record_bytes_max > RECORD_BYTES_MAX {
+            let help = "at most 1GiB: a batch of text must stay below 2 GiB".to_owned();
+            self.add("limits.record_bytes_max", "a record may be larger than a column can hold".to_owned(), help);
         }
         limits
     }

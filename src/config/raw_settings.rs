@@ -95,7 +95,8 @@ pub(super) struct RawLimits {
     /// Concurrent GETs of the process; default 16.
     #[schemars(range(min = 1))]
     pub(super) objects_in_flight_max: Option<usize>,
-    /// A larger object, unpacked, is quarantined; default 16GiB. One of CSV must fit in memory_bytes_max besides.
+    /// A larger object, unpacked, is quarantined; default 16GiB. One of CSV, json_values or Parquet (its rows as JSON text)
+    /// must fit in memory_bytes_max besides.
     pub(super) object_bytes_max: Option<RawSize>,
     /// An object that unpacks to more is read and staged in chunks of so many bytes; default 64MiB.
     pub(super) chunk_bytes: Option<RawSize>,

@@ -84,6 +84,10 @@ pub struct PostgresSettings {
     pub pool_size_max: usize,
 }
 
+/// The greatest `limits.record_bytes_max`: text columns have 32-bit offsets, and a batch and one more record must stay
+/// below 2 GiB.
+pub const RECORD_BYTES_MAX: u64 = 1 << 30;
+
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Memory that everything in flight may hold; default 256 MiB.

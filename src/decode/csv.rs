@@ -145,7 +145,7 @@ impl CsvRows {
                     match self.connector.evolution.type_change {
                         TypeChange::Ignore if !field.required => column.push_null(),
                         TypeChange::Rescue if !field.required => {
-                            keep(&mut self.unknown, &field.name, Some(&String::from_utf8_lossy(text)));
+                            keep(&mut self.unknown, field.header_name(), Some(&String::from_utf8_lossy(text)));
                             column.push_null();
                         }
                         _ => {

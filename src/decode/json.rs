@@ -251,7 +251,7 @@ impl RowDecoder {
         match policy {
             TypeChange::Ignore | TypeChange::Rescue if !field.required => {
                 if policy == TypeChange::Rescue {
-                    self.unknown.keep(field.name.as_bytes(), value);
+                    self.unknown.keep(field.place().as_bytes(), value);
                 }
                 self.batch.columns[index].push_null();
                 None
@@ -369,7 +369,7 @@ impl UnknownFields {
     const FEW: usize = 16;
 
     fn clear(&mut self) {
-        if self.ends.is_empty() {
+        if self.ends.is_empty() && self.json.is_empty() {
             return;
         }
         self.names.clear();

@@ -85,6 +85,7 @@ use bytes::Bytes;
 use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, RejectReason, RowReject};
 
+pub(crate) use number::plain as plain_number;
 pub use object::{ObjectDecoder, ResumePoint};
 pub use profile::{FieldProfile, Profile};
 pub use unpack::{Compression, StoredPoint};
@@ -92,8 +93,8 @@ pub use unpack::{Compression, StoredPoint};
 use json::RowDecoder;
 use object::BlockDecoder;
 
-/// Text columns have 32-bit offsets: a batch and one more record must stay below 2 GiB.
-const RECORD_BYTES_MAX: u64 = 1 << 30;
+use crate::config::RECORD_BYTES_MAX;
+
 /// What a dead letter keeps of an object's record that is too long: all of it may be more than memory holds.
 const LONG_RECORD_KEPT_BYTES: usize = 1 << 20;
 

@@ -94,12 +94,14 @@ pub(super) fn digits(raw: &[u8]) -> Option<(u32, u32)> {
     let is_zero = leading_zeros == whole.len() + fraction.len();
     let scale = (fraction.len() as i64 - exponent).max(0);
     let before = if is_zero { 1 } else { (whole.len() as i64 - leading_zeros as i64 + exponent).max(1) };
-    Some((u32::try_from(before).ok()?, u32::try_from(scale).ok()?))
+    // their sum must not overflow
+    let few = |count: i64| u32::try_from(count).ok().filter(|count| *count < 1 << 31);
+    Some((few(before)?, few(scale)?))
 }
 
 /// The text of a value in a column that takes texts and numbers: a number without exponent and without zeros
 /// behind its last digit, so that it is the same whether it was read as a number before or not.
-pub(super) fn plain(value: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn plain(value: &[u8]) -> Cow<'_, [u8]> {
     if !matches!(value.first(), Some(b'-' | b'0'..=b'9')) {
         return Cow::Borrowed(value);
     }

@@ -29,7 +29,7 @@ use parquet::schema::types::TypePtr;
 
 use super::blocks::{BLOCK_BYTES, Piece};
 use super::parquet_bounds::{self, ChunkClaim};
-use super::parquet_text::{Cell, For, RowText, cells, object};
+use super::parquet_text::{Cell, For, RowText, Taker, cells, object};
 use super::unpack::{Stored, Unpacker};
 use super::{DecodeError, DecodeLimits, ObjectFault, RECORD_BYTES_MAX};
 use crate::config::{Connector, DECIMAL_DIGITS_MAX, FieldType, NewField, SeenTypes, TimestampFormat, see};
@@ -53,7 +53,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ObjectFault>) -> Result<T, Object
 
 pub(super) struct ParquetRows {
     reader: ParquetRecordBatchReader,
-    takers: Vec<For>,
+    takers: Vec<Taker>,
     open: Option<OpenBatch>,
     /// As the footer says.
     row_count: u64,
@@ -220,10 +220,10 @@ impl ParquetRows {
     }
 }
 
-fn row_cells(batch: &RecordBatch, takers: &[For]) -> Cell {
+fn row_cells(batch: &RecordBatch, takers: &[Taker]) -> Cell {
     let schema = batch.schema();
     let names = schema.fields().iter().map(|field| field.name().as_str());
-    let columns = batch.columns().iter().zip(takers).map(|(column, taker)| cells(column, *taker));
+    let columns = batch.columns().iter().zip(takers).map(|(column, taker)| cells(column, taker));
     object(names.zip(columns))
 }
 
@@ -300,19 +300,25 @@ fn fixed_bytes(data_type: &DataType) -> usize {
     }
 }
 
-fn taker(connector: &Connector, name: &str, is_uuid: bool) -> For {
-    match connector.field_of(name) {
-        Some(field) => match field.data_type {
+/// Who takes a column of the file, and the values inside it.
+fn taker(connector: &Connector, name: &str, is_uuid: bool) -> Taker {
+    let own = if is_uuid { For::Uuid } else { For::Anything };
+    let mut taker = Taker::of(own);
+    for (index, field) in connector.fields.iter().enumerate().filter(|(_, field)| field.first_name() == name) {
+        let steps = field.path.as_ref().map_or(&[][..], |path| path.rest());
+        let is_uuid = is_uuid && steps.is_empty();
+        let taken = match field.data_type {
             FieldType::TimestampMs if !field.formats.contains(&TimestampFormat::Rfc3339) => For::EpochMs,
             FieldType::TimestampMs => For::Instant,
-            FieldType::Utf8 if !is_uuid => For::Text,
+            // a column that the data added was seen by what it is, so it stays spelt that way
+            FieldType::Utf8 if !is_uuid && !connector.is_added(index) => For::Text,
             FieldType::Uuid => For::Uuid,
             _ if is_uuid => For::Uuid,
             _ => For::Anything,
-        },
-        None if is_uuid => For::Uuid,
-        None => For::Anything,
+        };
+        taker.add(steps, taken);
     }
+    taker
 }
 
 /// The column that takes every value of a Parquet column.

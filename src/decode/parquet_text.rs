@@ -14,6 +14,7 @@
 //! | structures and maps; lists | objects; arrays |
 //! | times, intervals and others | a string |
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ use arrow::datatypes::{
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{DateTime, SecondsFormat};
+
+use crate::config::PathStep;
 
 /// Who takes a column's values, where its spelling depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,37 @@ pub(super) enum For {
     Uuid,
 }
 
+/// Who takes a column, and what lies inside it by paths.
+#[derive(Debug, Clone)]
+pub(super) struct Taker {
+    pub(super) own: For,
+    pub(super) fields: BTreeMap<String, Self>,
+    /// Of a list's items, whatever their index.
+    pub(super) items: Option<Box<Self>>,
+}
+
+/// Of what no path leads to.
+static ANYBODY: Taker = Taker::of(For::Anything);
+
+impl Taker {
+    pub(super) const fn of(own: For) -> Self {
+        Self { own, fields: BTreeMap::new(), items: None }
+    }
+
+    /// Adds who takes what a path leads to.
+    pub(super) fn add(&mut self, steps: &[PathStep], own: For) {
+        match steps.split_first() {
+            None => self.own = own,
+            Some((PathStep::Name(name), rest)) => {
+                self.fields.entry(name.clone()).or_insert(Self::of(For::Anything)).add(rest, own);
+            }
+            Some((PathStep::Index(_), rest)) => {
+                self.items.get_or_insert_with(|| Box::new(Self::of(For::Anything))).add(rest, own);
+            }
+        }
+    }
+}
+
 /// Text of one row; nothing is added once it is longer than `len_max`.
 pub(super) struct RowText {
     pub(super) bytes: Vec<u8>,
@@ -49,7 +83,7 @@ pub(super) struct RowText {
 pub(super) type Cell = Box<dyn Fn(usize, &mut RowText) + Send>;
 
 /// The column's cells; null wherever a value is null.
-pub(super) fn cells(array: &ArrayRef, taker: For) -> Cell {
+pub(super) fn cells(array: &ArrayRef, taker: &Taker) -> Cell {
     let write = values(array, taker);
     let Some(nulls) = array.logical_nulls() else { return write };
     Box::new(move |row, text| if nulls.is_null(row) { text.push(b"null") } else { write(row, text) })
@@ -115,7 +149,8 @@ impl RowText {
     }
 }
 
-fn values(array: &ArrayRef, taker: For) -> Cell {
+fn values(array: &ArrayRef, taken_by: &Taker) -> Cell {
+    let taker = taken_by.own;
     match array.data_type() {
         DataType::Null => Box::new(|_, text| text.push(b"null")),
         DataType::Boolean => {
@@ -158,11 +193,12 @@ fn values(array: &ArrayRef, taker: For) -> Cell {
             let array = array.as_primitive::<Date64Type>().clone();
             Box::new(move |row, text| date(array.value(row), taker, text))
         }
-        _ => text_or_nested(array, taker),
+        _ => text_or_nested(array, taken_by),
     }
 }
 
-fn text_or_nested(array: &ArrayRef, taker: For) -> Cell {
+fn text_or_nested(array: &ArrayRef, taken_by: &Taker) -> Cell {
+    let taker = taken_by.own;
     match array.data_type() {
         DataType::Utf8View => {
             let array = array.as_string_view().clone();
@@ -187,11 +223,14 @@ fn text_or_nested(array: &ArrayRef, taker: For) -> Cell {
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
             let names = fields.iter().map(|field| field.name().as_str());
-            object(names.zip(columns).map(|(name, column)| (name, cells(column, For::Anything))))
+            object(names.zip(columns).map(|(name, column)| {
+                let inside = taken_by.fields.get(name).unwrap_or(&ANYBODY);
+                (name, cells(column, inside))
+            }))
         }
         DataType::List(_) => {
             let array = array.as_list::<i32>().clone();
-            let items = cells(array.values(), For::Anything);
+            let items = cells(array.values(), taken_by.items.as_deref().unwrap_or(&ANYBODY));
             Box::new(move |row, text| {
                 let offsets = array.value_offsets();
                 items_of(offsets[row] as usize..offsets[row + 1] as usize, &items, text);
@@ -237,7 +276,7 @@ pub(super) fn object<'a>(fields: impl Iterator<Item = (&'a str, Cell)>) -> Cell 
 /// Keys that are no text are the text of their value.
 fn map(array: &ArrayRef) -> Cell {
     let array = array.as_map().clone();
-    let (keys, values) = (cells(array.keys(), For::Anything), cells(array.values(), For::Anything));
+    let (keys, values) = (cells(array.keys(), &ANYBODY), cells(array.values(), &ANYBODY));
     Box::new(move |row, text| {
         let offsets = array.value_offsets();
         let (from, to) = (offsets[row] as usize, offsets[row + 1] as usize);

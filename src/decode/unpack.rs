@@ -214,11 +214,23 @@ impl Read for Members<'_> {
             }
             let Some(mut stored) = self.open.take().map(|decoder| decoder.into_inner()) else { break };
             if !stored.fill_buf()?.is_empty() {
-                self.boundaries.push_back((stored.offset, self.unpacked_offset));
+                note(&mut self.boundaries, stored.offset, self.unpacked_offset);
                 self.open = Some(Box::new(GzDecoder::new(stored)));
             }
         }
         Ok(0)
+    }
+}
+
+/// Points nearer to each other are not kept: of small or empty members there may be any number.
+const BOUNDARY_DISTANCE_BYTES: u64 = 64 << 10;
+
+/// Keeps where a member or frame begins. An earlier point serves as well as one that is left out.
+fn note(boundaries: &mut Boundaries, stored_offset: u64, unpacked_offset: u64) {
+    match boundaries.back_mut() {
+        Some((stored, unpacked)) if *unpacked == unpacked_offset => *stored = stored_offset,
+        Some((_, unpacked)) if unpacked_offset - *unpacked < BOUNDARY_DISTANCE_BYTES => {}
+        _ => boundaries.push_back((stored_offset, unpacked_offset)),
     }
 }
 
@@ -259,7 +271,7 @@ impl Read for Frames<'_> {
             self.unpacked_offset += count as u64;
             self.is_between = missing == 0;
             if self.is_between {
-                self.boundaries.push_back((self.stored.offset, self.unpacked_offset));
+                note(&mut self.boundaries, self.stored.offset, self.unpacked_offset);
             }
             if count > 0 {
                 return Ok(count);

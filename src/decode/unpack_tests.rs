@@ -70,6 +70,26 @@ fn members_and_frames_follow_each_other() {
 }
 
 #[test]
+fn empty_members_and_frames_take_no_memory() {
+    for (empty, content) in [(gzip(b""), gzip(b"a\n")), (skippable(), zstd(b"a\n"))] {
+        let many = [empty.repeat(10_000), content.clone(), empty.repeat(10_000), content].concat();
+        let mut unpacker = Unpacker::new(Stored::stream(Box::new(many.as_slice()), 0), 1 << 20).unwrap();
+        let mut bytes = Vec::new();
+        while unpacker.read(&mut bytes, 1 << 16).unwrap() > 0 {}
+        assert_eq!(bytes, b"a\na\n");
+        let kept = match &unpacker.stream {
+            Stream::Gzip(members) => members.boundaries.len(),
+            Stream::Zstd(frames) => frames.boundaries.len(),
+            Stream::Plain(_) => panic!("it is compressed"),
+        };
+        assert!(kept <= 2, "{kept} boundaries");
+        // where reading goes on from: behind the empty ones, or before them
+        let point = unpacker.point(2);
+        assert!(point.unpacked_offset <= 2);
+    }
+}
+
+#[test]
 fn a_stream_cut_anywhere_is_corrupt() {
     for packed in [gzip(TEXT), zstd(TEXT), [gzip(TEXT), gzip(TEXT)].concat()] {
         assert_eq!(reason(gzip(TEXT)[..2].to_vec(), LIMIT), "corrupt_compression");

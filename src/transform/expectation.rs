@@ -7,8 +7,10 @@ use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::prelude::SessionContext;
 
 use super::TransformError;
@@ -38,6 +40,15 @@ struct Planned {
 #[derive(Debug)]
 pub(super) struct Expectations(Vec<Planned>);
 
+/// Arithmetic whose overflow is an error, not another number.
+fn refusing_overflow(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
+    let refusing = expr.transform_up(|expr| {
+        let Some(binary) = expr.downcast_ref::<BinaryExpr>() else { return Ok(Transformed::no(expr)) };
+        Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>))
+    });
+    Ok(refusing?.data)
+}
+
 impl Expectations {
     pub(super) fn new(connector: &Connector) -> Result<Self, TransformError> {
         if connector.expectations.is_empty() {
@@ -51,6 +62,7 @@ impl Expectations {
         let plan = |sql: &str| {
             let schema = schema.as_ref().map_err(|error| DataFusionError::Plan(error.to_string()))?;
             let expr = context.create_physical_expr(context.parse_sql_expr(sql, schema)?, schema)?;
+            let expr = refusing_overflow(expr)?;
             match expr.data_type(schema.as_arrow())? {
                 DataType::Boolean => Ok(expr),
                 other => Err(DataFusionError::Plan(format!("it gives {other}, not a boolean"))),

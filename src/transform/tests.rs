@@ -218,6 +218,15 @@ fn a_column_that_needs_no_cleaning_is_not_copied() {
 }
 
 #[test]
+fn a_row_that_an_expectation_overflows_for_fails_it_and_its_neighbours_do_not() {
+    let connector = connector(vec![], &[("few", "quantity * 1073741824 <= 1073741824", OnFail::Reject)]);
+    let lines = [r#"{"quantity":1}"#, r#"{"quantity":4}"#, r#"{"quantity":-1}"#, r#"{"quantity":2147483647}"#];
+    let result = transformed(&connector, &lines);
+    assert_eq!(written(&result.batches), [r#"{"quantity":1,"_row":0}"#, r#"{"quantity":-1,"_row":2}"#]);
+    assert_eq!(result.rejects.len(), 2);
+}
+
+#[test]
 fn the_first_expectation_that_rejects_or_drops_decides() {
     let connector = connector(
         vec![CleanStep::Uppercase(names(&["country"]))],

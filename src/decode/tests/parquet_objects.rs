@@ -4,8 +4,9 @@ use ::parquet::arrow::ArrowWriter;
 use ::parquet::basic::Compression;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
-    ListBuilder, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date32Builder, Decimal128Array, FixedSizeBinaryArray,
+    Float64Array, Int32Array, Int64Array, ListBuilder, StringArray, StringBuilder, StructArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, Field as ArrowField};
 use arrow::record_batch::RecordBatch;
@@ -105,6 +106,43 @@ fn a_path_leads_into_structs_and_lists_and_to_columns_of_other_names() {
         rows(&decoded(&connector, &file)),
         ["7|a|2025-10-09T08:53:20.123Z|0", "∅|∅|∅|1", "∅|∅|1970-01-01T00:00:00Z|2"]
     );
+}
+
+#[test]
+fn a_value_inside_a_struct_is_spelt_for_its_column() {
+    let at =
+        |name, data_type, path| Field { path: Some(JsonPath::parse(path).unwrap()), ..field(name, data_type, false) };
+    let mut by_number = at("at", FieldType::TimestampMs, "$.e.at");
+    by_number.formats = vec![crate::config::TimestampFormat::EpochMs];
+    let fields = vec![at("id", FieldType::Uuid, "$.e.id"), by_number, at("day", FieldType::TimestampMs, "$.e.days[0]")];
+    let connector = parquet_connector(fields, NewField::Ignore);
+    let id = FixedSizeBinaryArray::try_from_iter([uuid::Uuid::from_u128(7).into_bytes()].into_iter()).unwrap();
+    let mut days = ListBuilder::new(Date32Builder::new());
+    days.append_value([Some(20_000)]);
+    let members: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(id)),
+        ("at", Arc::new(TimestampMillisecondArray::from(vec![5]))),
+        ("days", Arc::new(days.finish())),
+    ];
+    let named = members
+        .into_iter()
+        .map(|(name, array)| (Arc::new(ArrowField::new(name, array.data_type().clone(), true)), array));
+    let file = plain(vec![("e", Arc::new(StructArray::from(named.collect::<Vec<_>>())))]);
+    let expected = ["00000000-0000-0000-0000-000000000007|1970-01-01T00:00:00.005Z|2024-10-04T00:00:00Z|0"];
+    assert_eq!(rows(&decoded(&connector, &file)), expected);
+}
+
+#[test]
+fn bytes_in_a_column_that_the_data_added_are_spelt_alike_before_and_after() {
+    let connector = parquet_connector(vec![field("id", FieldType::Int64, false)], NewField::Evolve);
+    let blob = BinaryArray::from_vec(vec![b"\xff", b"ok"]);
+    let file = plain(vec![("id", Arc::new(Int64Array::from(vec![1, 2]))), ("blob", Arc::new(blob))]);
+    let bytes = Bytes::from(file);
+    let (first, grown) = super::super::decode_object(&connector, &bytes, &LIMITS).unwrap();
+    let (again, _) = super::super::decode_object(&grown, &bytes, &LIMITS).unwrap();
+    assert!(first.rejects.is_empty() && again.rejects.is_empty());
+    assert_eq!(rows(&first), rows(&again));
+    assert_eq!(rows(&first), ["1|\\xff|∅|0", "2|ok|∅|1"]);
 }
 
 #[test]

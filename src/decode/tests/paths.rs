@@ -68,6 +68,37 @@ fn what_no_path_leads_to_follows_the_policies_under_its_own_path() {
     assert_eq!(fate(&orders(NewField::Ignore, TypeChange::Ignore), wrong), "o1|∅|∅|∅|\"none\"|∅");
 }
 
+#[test]
+fn a_value_that_is_rescued_is_kept_with_its_own_row_alone() {
+    let mut fields = vec![field("id", FieldType::Int64, true), field("amount", FieldType::Int32, false)];
+    let rescuing = |fields: &[Field]| {
+        let evolution = Evolution { type_change: TypeChange::Rescue, ..Evolution::default() };
+        Arc::new(Connector { evolution, ..Connector::of_objects("things", fields.to_vec(), "at") })
+    };
+    let lines = "{\"id\":1,\"amount\":\"much\"}\n{\"id\":2,\"amount\":5}\n{\"id\":3}\n{\"id\":4,\"amount\":[1]}\n";
+    let expected = ["1|∅|{\"amount\":\"much\"}|0", "2|5|∅|1", "3|∅|∅|2", "4|∅|{\"amount\":[1]}|3"];
+    assert_eq!(rows(&decode(&rescuing(&fields), lines)), expected);
+    // named as the record names it
+    fields[1].path = Some(JsonPath::parse("$.sum.net").unwrap());
+    let inside = "{\"id\":1,\"sum\":{\"net\":\"much\"},\"amount\":7}\n";
+    assert_eq!(rows(&decode(&rescuing(&fields), inside)), ["1|∅|{\"$.sum.net\":\"much\"}|0"]);
+    fields[1].path = Some(JsonPath::parse("$.total").unwrap());
+    assert_eq!(rows(&decode(&rescuing(&fields), "{\"id\":1,\"total\":{}}\n")), ["1|∅|{\"total\":{}}|0"]);
+}
+
+#[test]
+fn a_number_beyond_all_proportion_costs_its_own_row() {
+    let evolution = Evolution { type_change: TypeChange::Evolve, ..Evolution::default() };
+    let fields = vec![field("v", FieldType::Int64, false)];
+    let evolving = Arc::new(Connector { evolution, ..Connector::of_objects("things", fields, "at") });
+    for number in ["1e-4294967295", "1e4294967295", "1e-2147483648", "1e-20", "1e40", "0.1e-4294967295"] {
+        let lines = format!("{{\"v\":9007199254740993}}\n{{\"v\":{number}}}\n{{\"v\":2}}\n");
+        let decoded = decode(&evolving, &lines);
+        assert_eq!(rows(&decoded), ["9007199254740993|0", "2|2"], "{number}");
+        assert_eq!(decoded.rejects.len(), 1, "{number}");
+    }
+}
+
 /// Documents over few names, so that paths often lead somewhere.
 fn document() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
