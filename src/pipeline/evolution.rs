@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Decimal128Type};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use super::decode_rows::unusable;
 use super::decode_task::Fault;
 use crate::config::{Connector, FieldType, arrow_type, seen_from_json};
+use crate::decode::plain_number;
 use crate::transform::{TransformError, TransformPlan, Transformed};
 use crate::types::{OriginRows, plain_decimal};
 
@@ -195,6 +196,16 @@ pub(super) fn widen_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, A
             // by its digits, as a double is read from text: a division would round twice
             let doubles = texts.map(|text| text.and_then(|text| text.parse::<f64>().ok()));
             Ok(Arc::new(doubles.collect::<Float64Array>()))
+        }
+        // as a reader of numbers spells them, without the point of a whole one
+        (DataType::Float64, DataType::Utf8) => {
+            let values = array.as_primitive::<Float64Type>();
+            let text = |value: f64| {
+                let text =
+                    serde_json::Number::from_f64(value).map_or_else(|| value.to_string(), |number| number.to_string());
+                String::from_utf8_lossy(&plain_number(text.as_bytes())).into_owned()
+            };
+            Ok(Arc::new(values.iter().map(|value| value.map(text)).collect::<StringArray>()))
         }
         _ => cast_with_options(array, to, &CastOptions { safe: false, ..CastOptions::default() }),
     }
