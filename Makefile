@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-job bench-staging bench-pipeline lint fmt install
+.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-job bench-staging bench-pipeline bench-loading lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -56,12 +56,18 @@ up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its set
 down: ## Stop the native stack
 	@compose/native down
 
-bench: bench-staging bench-pipeline ## Measure staging beside other engines, then the whole pipeline on real servers
+bench: bench-staging bench-pipeline bench-loading ## Measure staging and loading beside others, and the whole pipeline on real servers
 
 bench-pipeline: ## Measure `sluice run` from S3 and Kafka to `settled` (PIPELINE_ARGS="end_to_end --share 0.05")
 	@compose/native install
 	cargo build --locked --profile optimized -p sluice -p sluice-loadtest
 	loadtest/benches/pipeline/run $(PIPELINE_ARGS)
+
+bench-loading: ## Measure the loader beside a plain upsert and Spark's JDBC writer (LOADING_ARGS="--rows 200000 --no-spark")
+	@compose/native install
+	cargo build --locked --profile optimized --bench loading
+	loadtest/benches/loading/run --program "$$(cargo build --locked --profile optimized --bench loading --message-format=json 2>/dev/null \
+	  | sed -n 's/.*"executable":"\([^"]*loading-[^"]*\)".*/\1/p' | tail -n 1)" $(LOADING_ARGS)
 
 bench-job: ## Run the demo over a million rows, then a replay beside a first reading, and print their speed
 	cargo build --locked --bin sluice

@@ -13,6 +13,11 @@ fn the_pipeline_measurement_takes_every_byte_once_and_names_what_differs() {
     assert_passes("pipeline", 7);
 }
 
+#[test]
+fn the_loading_measurement_compares_rates_and_takes_rivals_at_their_best() {
+    assert_passes("loading", 4);
+}
+
 /// The tests beside the scripts of a folder of `benches/`.
 fn assert_passes(folder: &str, test_count: usize) {
     let python = std::env::var("SLUICE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());

@@ -79,6 +79,19 @@ pub async fn lease_unloaded_batch(
     }))
 }
 
+/// Whoever works longer than its lease says so meanwhile, so that nobody else does the same work.
+pub async fn renew_load_lease(
+    client: &impl GenericClient,
+    id: MicroBatchId,
+    lease_seconds: f64,
+) -> Result<(), CatalogError> {
+    client
+        .execute(include_str!("sql/renew_load_lease.sql"), &[&id.0, &lease_seconds])
+        .await
+        .map_err(CatalogError::query("renew the lease of a micro-batch to load"))?;
+    Ok(())
+}
+
 pub async fn batch_files(client: &impl GenericClient, id: MicroBatchId) -> Result<Vec<BatchFile>, CatalogError> {
     let rows = client
         .query(include_str!("sql/select_batch_files.sql"), &[&id.0])

@@ -40,7 +40,9 @@ pub use letters::{
     LetterCount, LetterFile, LetterFilter, LetterOwner, LetterSummary, SAMPLES_MAX, letter_batches, letter_counts,
     letter_files, letter_offsets, letter_owner, letters,
 };
-pub use loads::{BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded};
+pub use loads::{
+    BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded, renew_load_lease,
+};
 pub use masks::{
     LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys,
     mark_rewritten, order_versions, published_key, set_masks, unordered_keys,

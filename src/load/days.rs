@@ -97,7 +97,7 @@ async fn create_days(
 }
 
 /// `fact_events_p20261123`
-fn partition_name(fact: &str, day: NaiveDate) -> String {
+pub(super) fn partition_name(fact: &str, day: NaiveDate) -> String {
     format!("{fact}_p{}", day.format("%Y%m%d"))
 }
 

@@ -33,6 +33,12 @@ pub enum LoadError {
     UnexpectedNull { connector: String, column: String },
     #[error("could not encode rows of connector `{connector}` for COPY")]
     Encode { connector: String, source: pgpq::error::ErrorKind },
+    /// The next try makes it again.
+    #[error("a partition was taken away")]
+    PartitionGone(#[source] tokio_postgres::Error),
+    /// A member never goes away, so somebody deleted it.
+    #[error("a member that the load made or found is not there any more")]
+    MemberMissing,
     #[error("the task that prepares rows died")]
     Prepare(#[source] tokio::task::JoinError),
 }
@@ -45,6 +51,7 @@ impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect(source) => source.kind(),
+            Self::PartitionGone(_) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) if is_partition_missing(source) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) => kind_of(source),
             Self::StillLive(source) => source.kind(),
@@ -55,6 +62,7 @@ impl LoadError {
             | Self::NotUuid { .. }
             | Self::UnexpectedNull { .. }
             | Self::Encode { .. }
+            | Self::MemberMissing
             | Self::Prepare(_) => ErrorKind::Halt,
         }
     }

@@ -29,9 +29,13 @@ pub(super) fn copy_in(number: usize) -> String {
 
 /// Takes the rows of the offsets `$1` and records `$2` out of part `number`.
 pub(super) fn delete_masked(number: usize) -> String {
+    delete_masked_of(&format!("pg_temp.{}", temporary_name(number)))
+}
+
+/// The same of any table.
+pub(super) fn delete_masked_of(table: &str) -> String {
     format!(
-        "DELETE FROM pg_temp.{} s USING unnest($1::int8[], $2::int4[]) AS m (o, r) WHERE s.\"_offset\" = m.o AND s.\"_record\" = m.r",
-        temporary_name(number)
+        "DELETE FROM {table} s USING unnest($1::int8[], $2::int4[]) AS m (o, r) WHERE s.\"_offset\" = m.o AND s.\"_record\" = m.r"
     )
 }
 
@@ -90,6 +94,16 @@ pub(super) fn missing_members(link: &Link) -> String {
         "SELECT k FROM unnest($1::text[]) AS k WHERE NOT EXISTS (SELECT FROM {} d WHERE d.{} = k)",
         table_name(&link.table),
         quoted(&link.natural_key)
+    )
+}
+
+/// Names and keys of the members among the natural keys `$1`.
+pub(super) fn select_members(link: &Link) -> String {
+    format!(
+        "SELECT d.{0}::text, d.{1} FROM {2} d WHERE d.{0} = ANY ($1::text[])",
+        quoted(&link.natural_key),
+        quoted(&link.member_key),
+        table_name(&link.table),
     )
 }
 

@@ -33,10 +33,12 @@
 //! Dropping a load rolls it back, or leaves a COMMIT under way in the state just described.
 
 mod answers;
+mod append;
 mod days;
 mod decisions;
 mod error;
 mod locks;
+mod members;
 mod merge_sql;
 mod plan;
 #[cfg(test)]
@@ -45,6 +47,7 @@ mod reconcile_sql;
 mod repair;
 mod rows;
 mod state;
+mod table_rows;
 mod transaction;
 mod warehouse_table;
 
@@ -58,8 +61,9 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 
 use self::days::KnownDays;
+use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
-use self::rows::{PreparedRows, prepare_rows};
+use self::rows::{Converted, PreparedRows, convert_rows};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
@@ -148,6 +152,12 @@ pub struct Loader {
     /// Dimensions first, then by name.
     tables: Vec<LoadTable>,
     known_days: KnownDays,
+    known_members: KnownMembers,
+}
+
+/// A micro-batch whose rows are ready to be written: the work that the server has no part in, but for looking up members.
+pub struct PreparedBatch {
+    parts: Vec<PreparedPart>,
 }
 
 /// A part on its way: where it goes, and its rows ready to be copied.
@@ -186,7 +196,13 @@ impl Loader {
         }
         drop(client);
         let tables = load_tables.into_values().enumerate().map(|(number, table)| LoadTable { number, ..table });
-        Ok(Self { warehouse, plans, tables: tables.collect(), known_days: KnownDays::default() })
+        Ok(Self {
+            warehouse,
+            plans,
+            tables: tables.collect(),
+            known_days: KnownDays::default(),
+            known_members: KnownMembers::default(),
+        })
     }
 
     /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked. Rows
@@ -196,19 +212,34 @@ impl Loader {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
-        let started = Instant::now();
-        let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        let client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
         if transaction::is_loaded(&client, batch.micro_batch_id, batch.mask_rev).await? {
             return Ok(LoadOutcome::AlreadyLoaded);
         }
         drop(client);
-        let parts = self.prepare(batch).await?;
-        client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
-        for part in &parts {
+        let prepared = self.prepare(batch).await?;
+        self.load_prepared(batch, &prepared, still_live).await
+    }
+
+    /// The second half of [`Loader::load`]: while it waits for the server, another micro-batch can be prepared.
+    pub async fn load_prepared<F, Fut>(
+        &self,
+        batch: &BatchToLoad,
+        prepared: &PreparedBatch,
+        still_live: F,
+    ) -> Result<LoadOutcome, LoadError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
+    {
+        let started = Instant::now();
+        let parts = &prepared.parts;
+        let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        for part in parts {
             let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
             self.known_days.ensure(&mut client, &part.plan.table, &dimensions, &part.rows.days).await?;
         }
-        let load = transaction::Load { batch, parts: &parts, tables: &self.tables };
+        let load = transaction::Load { batch, parts, tables: &self.tables };
         let outcome = load.run(&mut client, still_live).await;
         match &outcome {
             Ok(LoadOutcome::Loaded(counts)) => {
@@ -221,26 +252,47 @@ impl Loader {
         outcome
     }
 
-    /// Dimensions first, then by table, so that every load takes the same order.
-    async fn prepare(&self, batch: &BatchToLoad) -> Result<Vec<PreparedPart>, LoadError> {
+    /// The first half of [`Loader::load`]. Nothing is written, and nothing decided but among the rows themselves.
+    pub async fn prepare(&self, batch: &BatchToLoad) -> Result<PreparedBatch, LoadError> {
         let mut planned = Vec::with_capacity(batch.parts.len());
         for part in batch.parts.iter().filter(|part| part.connector.warehouse.is_some()) {
             let name = &part.connector.name;
             let plan = self.plans.get(name).ok_or_else(|| LoadError::UnknownConnector(name.clone()))?;
             planned.push((Arc::clone(plan), part.batches.clone(), part.proposals.clone()));
         }
+        // dimensions first, then by table, so that every load takes the same order
         planned.sort_by(|(one, ..), (other, ..)| {
             (one.is_fact(), &one.table, &one.connector).cmp(&(other.is_fact(), &other.table, &other.connector))
         });
-        let (source, origins) = (batch.source_partition_id, batch.origins.clone());
-        let work = move || {
-            let prepare = |(plan, batches, proposals): (Arc<TablePlan>, Vec<RecordBatch>, Vec<Proposal>)| {
-                let rows = prepare_rows(&plan, source, &origins, &batches)?;
-                Ok(PreparedPart { plan, rows, proposals })
-            };
-            planned.into_iter().map(prepare).collect()
+        let mut parts = Vec::with_capacity(planned.len());
+        for (plan, batches, proposals) in planned {
+            let (source, origins, converting) = (batch.source_partition_id, batch.origins.clone(), Arc::clone(&plan));
+            let work = move || convert_rows(&converting, source, &origins, &batches);
+            let converted = tokio::task::spawn_blocking(work).await.map_err(LoadError::Prepare)??;
+            let rows = self.resolve(&plan, converted).await?;
+            parts.push(PreparedPart { plan, rows, proposals });
+        }
+        Ok(PreparedBatch { parts })
+    }
+
+    /// Gives the members that rows name their keys, as far as they are there.
+    async fn resolve(&self, plan: &Arc<TablePlan>, converted: Converted) -> Result<PreparedRows, LoadError> {
+        let (mut prepared, ranked) = match converted {
+            Converted::Prepared(prepared) => return Ok(prepared),
+            Converted::Ranked(prepared, ranked) => (prepared, ranked),
         };
-        tokio::task::spawn_blocking(work).await.map_err(LoadError::Prepare)?
+        let mut keys = Vec::with_capacity(plan.links().len());
+        let client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        for (link, names) in plan.links().iter().zip(ranked.names()) {
+            keys.push(self.known_members.keys(&client, link, &names.distinct).await?);
+        }
+        drop(client);
+        let encoding = Arc::clone(plan);
+        let encode = move || ranked.encode(&encoding, &keys);
+        let table = tokio::task::spawn_blocking(encode).await.map_err(LoadError::Prepare)??;
+        prepared.members = table.unresolved.clone();
+        prepared.table = Some(table);
+        Ok(prepared)
     }
 }
 

@@ -163,6 +163,8 @@ pub(super) struct LoadTable {
     pub is_fact: bool,
     /// What names a row.
     pub identity: Vec<String>,
+    /// Types of the columns in `identity`.
+    pub identity_types: Vec<&'static str>,
     /// All that a row consists of, identity and lineage included: the columns that table and shadow share.
     pub columns: Vec<String>,
 }
@@ -196,6 +198,11 @@ impl LoadTable {
             number: 0,
             is_fact: plan.is_fact(),
             identity: plan.identity().into_iter().map(str::to_owned).collect(),
+            identity_types: plan
+                .identity()
+                .into_iter()
+                .map(|name| plan.column(name).map_or("text", |column| column.wire.sql()))
+                .collect(),
             columns: shared.into_iter().cloned().collect(),
         })
     }

@@ -32,6 +32,45 @@ fn gone_name(table: &LoadTable) -> String {
     format!("pg_temp.{}", quoted(&format!("sluice_gone_{}", table.number)))
 }
 
+/// Copies complete rows into a table, given its name.
+pub(super) fn copy_in(into: &str, columns: &[String]) -> String {
+    format!("COPY {into} ({}) FROM STDIN (FORMAT binary)", names(columns, ""))
+}
+
+/// Which of the keys, given as an array for each column, a day's partition (or the whole table) holds: their places, from 1.
+pub(super) fn find_held(table: &LoadTable, partition: &str, types: &[&str]) -> String {
+    let arrays: Vec<String> = types.iter().enumerate().map(|(n, sql)| format!("${}::{sql}[]", n + 1)).collect();
+    let keys: Vec<String> = (0..types.len()).map(|n| format!("k{n}")).collect();
+    let same: Vec<String> =
+        table.identity.iter().enumerate().map(|(n, column)| format!("t.{} = k.k{n}", quoted(column))).collect();
+    format!(
+        "SELECT k.n FROM unnest({}) WITH ORDINALITY AS k ({}, n) JOIN {partition} t ON {}",
+        arrays.join(", "),
+        keys.join(", "),
+        same.join(" AND ")
+    )
+}
+
+/// How many rows of the range the table or its shadow holds, and how many of them the micro-batch makes again, exactly.
+pub(super) fn count_made_again(table: &LoadTable) -> String {
+    let of = |name: String| {
+        format!(
+            "SELECT count(*) AS held, count(r.\"_row\") AS same FROM {name} t LEFT JOIN {} r\n\
+             ON {} AND {} AND ({}) IS NOT DISTINCT FROM ({}) WHERE {IN_RANGE}",
+            rows_name(table),
+            same(&table.identity, "r", "t"),
+            same_lineage("r", "t"),
+            list(table, "r."),
+            list(table, "t."),
+        )
+    };
+    format!(
+        "SELECT sum(held)::bigint AS held, sum(same)::bigint AS same FROM (\n{}\nUNION ALL\n{}) AS q",
+        of(table_name(&table.name)),
+        of(table_name(&table.shadow()))
+    )
+}
+
 /// Takes the rows of a range away that the micro-batch does not make again, exactly as they are. A member stays, as
 /// if a fact had named it and nothing more were known.
 pub(super) fn retract(table: &LoadTable) -> String {

@@ -1,5 +1,8 @@
 //! Rows of the lake made ready for the warehouse: lineage and order added, values it cannot hold
 //! repaired, encoded for binary COPY. CPU work only; runs on a blocking thread.
+//!
+//! A part's rows take one of two ways: as they are, their members named, for SQL to resolve and to rank
+//! ([`prepare_rows`]); or ranked and resolved here, in the form of the table itself (`table_rows`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,7 +11,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, FixedSizeBinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     new_null_array,
 };
-use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::{Bytes, BytesMut};
@@ -19,21 +22,24 @@ use pgpq::pg_schema::PostgresType;
 use uuid::Uuid;
 
 use super::error::LoadError;
-use super::locks::KeyHash;
+use super::locks::{KeyHash, SHARD_COUNT};
 use super::plan::{LINEAGE_COLUMNS, PlanColumn, TableKind, TablePlan, WireType};
 use super::repair::{repaired_json, repaired_key, repaired_text};
+use super::table_rows::{RankedRows, TableRows};
 use crate::config::{OFFSET_COLUMN, RECORD_COLUMN, ROW_COLUMN, UTC, arrow_type};
 
 /// Object time and order hash of each (offset, record).
 pub(super) type Origins = HashMap<(i64, i32), (DateTime<Utc>, i64)>;
 
 /// Size of a message of the COPY protocol, about.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub(super) const CHUNK_BYTES: usize = 256 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct PreparedRows {
-    /// A complete binary COPY stream.
+    /// A complete binary COPY stream; empty where `table` has the rows.
     pub copy: Vec<Bytes>,
+    /// Where rows are ranked and resolved in the process.
+    pub table: Option<TableRows>,
     pub row_count: u64,
     /// Of a fact: the days (UTC) its rows fall on.
     pub days: BTreeSet<NaiveDate>,
@@ -45,8 +51,42 @@ pub(super) struct PreparedRows {
     pub repaired_count: u64,
 }
 
+/// What a part's rows look like before their members are known.
+pub(super) enum Converted {
+    Prepared(PreparedRows),
+    /// The rest is done when the names have their keys.
+    Ranked(PreparedRows, RankedRows),
+}
+
+/// Converts all rows of one part, and ranks them where that can be done here.
+pub(super) fn convert_rows(
+    plan: &TablePlan,
+    source_partition_id: i64,
+    origins: &Origins,
+    batches: &[RecordBatch],
+) -> Result<Converted, LoadError> {
+    if !RankedRows::suits(plan) {
+        return prepare_rows(plan, source_partition_id, origins, batches).map(Converted::Prepared);
+    }
+    let schema = copy_schema(plan);
+    let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
+    let mut complete = Vec::with_capacity(batches.len());
+    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+        let rows = Rows { plan, batch };
+        let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
+        rows.collect_days_and_shards(&columns, &mut prepared)?;
+        columns.extend(rows.lineage(source_partition_id, origins)?);
+        complete.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?);
+        prepared.row_count += batch.num_rows() as u64;
+    }
+    let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
+    let complete = concat_batches(&schema, &complete).map_err(failed)?;
+    let ranked = RankedRows::new(plan, complete).map_err(failed)?;
+    Ok(Converted::Ranked(prepared, ranked))
+}
+
 /// Prepares all rows of one part.
-pub(super) fn prepare_rows(
+fn prepare_rows(
     plan: &TablePlan,
     source_partition_id: i64,
     origins: &Origins,
@@ -54,14 +94,15 @@ pub(super) fn prepare_rows(
 ) -> Result<PreparedRows, LoadError> {
     let schema = copy_schema(plan);
     let failed = |source| LoadError::Encode { connector: plan.connector.clone(), source };
-    let mut encoder = encoder(plan, &schema).map_err(failed)?;
+    let mut encoder = encoder(&schema, &jsonb_columns(plan)).map_err(failed)?;
     let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
     let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
     encoder.write_header(&mut buffer).map_err(failed)?;
     for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
         let rows = Rows { plan, batch };
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
-        rows.collect_keys(&columns, &mut prepared)?;
+        rows.collect_days_and_shards(&columns, &mut prepared)?;
+        rows.collect_members(&columns, &mut prepared)?;
         columns.extend(rows.lineage(source_partition_id, origins)?);
         let complete = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
         encoder.write_batch(&complete, &mut buffer).map_err(failed)?;
@@ -105,12 +146,20 @@ fn microseconds() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()))
 }
 
-fn encoder(plan: &TablePlan, schema: &SchemaRef) -> Result<ArrowToPostgresBinaryEncoder, pgpq::error::ErrorKind> {
+pub(super) fn jsonb_columns(plan: &TablePlan) -> Vec<&str> {
+    let columns = plan.columns.iter().filter(|column| column.wire == WireType::Jsonb);
+    columns.map(|column| column.name.as_str()).collect()
+}
+
+pub(super) fn encoder(
+    schema: &SchemaRef,
+    jsonb_columns: &[&str],
+) -> Result<ArrowToPostgresBinaryEncoder, pgpq::error::ErrorKind> {
     let mut builders: HashMap<String, EncoderBuilder> = pgpq::build_encoders(schema.fields())?.into_iter().collect();
-    for column in plan.columns.iter().filter(|column| column.wire == WireType::Jsonb) {
-        let field = Arc::new(Field::new(&column.name, DataType::Utf8, true));
+    for column in jsonb_columns.iter().filter(|name| schema.index_of(name).is_ok()) {
+        let field = Arc::new(Field::new(*column, DataType::Utf8, true));
         let jsonb = StringEncoderBuilder::new_with_output(field, PostgresType::Jsonb)?;
-        builders.insert(column.name.clone(), EncoderBuilder::String(jsonb));
+        builders.insert((*column).to_owned(), EncoderBuilder::String(jsonb));
     }
     ArrowToPostgresBinaryEncoder::try_new_with_encoders(schema, &builders)
 }
@@ -171,8 +220,8 @@ impl Rows<'_> {
         Ok(Arc::new(array))
     }
 
-    fn collect_keys(&self, columns: &[ArrayRef], prepared: &mut PreparedRows) -> Result<(), LoadError> {
-        let TableKind::Fact { time, links } = &self.plan.kind else { return Ok(()) };
+    fn collect_days_and_shards(&self, columns: &[ArrayRef], prepared: &mut PreparedRows) -> Result<(), LoadError> {
+        let TableKind::Fact { time, .. } = &self.plan.kind else { return Ok(()) };
         let times = self.required_column(time, &arrow_type(crate::config::FieldType::TimestampMs))?;
         let mut last_day = None;
         for millis in times.as_primitive::<TimestampMillisecondType>().values() {
@@ -189,6 +238,7 @@ impl Rows<'_> {
             .map(|array| ArrayFormatter::try_new(array, &FormatOptions::default()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| self.column_error(&self.plan.key.join(", "), e))?;
+        let mut seen = [false; SHARD_COUNT as usize];
         for row in 0..self.batch.num_rows() {
             let mut hash = KeyHash::new();
             for (array, formatter) in key.iter().zip(&formatters) {
@@ -198,9 +248,14 @@ impl Rows<'_> {
                     _ => hash.add(formatter.value(row).to_string().as_bytes()),
                 }
             }
-            prepared.shards.insert(hash.shard());
+            seen[usize::from(hash.shard())] = true;
         }
-        for (link, members) in links.iter().zip(&mut prepared.members) {
+        prepared.shards.extend((0..SHARD_COUNT as u8).filter(|shard| seen[usize::from(*shard)]));
+        Ok(())
+    }
+
+    fn collect_members(&self, columns: &[ArrayRef], prepared: &mut PreparedRows) -> Result<(), LoadError> {
+        for (link, members) in self.plan.links().iter().zip(&mut prepared.members) {
             let Some(column) = &link.column else { continue };
             let Some(array) = self.planned(columns, column) else { continue };
             let texts = self.member_names(array, column)?;

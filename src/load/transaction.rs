@@ -6,6 +6,7 @@ use deadpool_postgres::{Object, Transaction};
 use futures::SinkExt;
 use tokio_postgres::IsolationLevel;
 
+use super::append::Append;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
@@ -109,7 +110,7 @@ impl Load<'_> {
             .await
             .map_err(LoadError::query("begin a load"))?;
         transaction.batch_execute(SESSION).await.map_err(LoadError::query("begin a load"))?;
-        for (number, part) in self.parts.iter().enumerate() {
+        for (number, part) in self.parts.iter().enumerate().filter(|(_, part)| part.rows.table.is_none()) {
             copy_in(&transaction, number, part).await?;
         }
         crate::telemetry::fail_point!("load.copied", LoadError::StillLive);
@@ -136,7 +137,7 @@ impl Load<'_> {
         if mode == Mode::Replacing {
             self.forget_replaced(&transaction).await?;
         }
-        let counts = self.write(&transaction, mode, missing).await?;
+        let counts = self.write(&transaction, mode, missing, &live).await?;
         crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
@@ -234,7 +235,7 @@ impl Load<'_> {
             return Ok(());
         }
         let (offsets, records): (Vec<i64>, Vec<i32>) = live.masked.iter().copied().unzip();
-        for number in 0..self.parts.len() {
+        for (number, _) in self.parts.iter().enumerate().filter(|(_, part)| part.rows.table.is_none()) {
             transaction
                 .execute(&merge_sql::delete_masked(number), &[&offsets, &records])
                 .await
@@ -261,6 +262,7 @@ impl Load<'_> {
         transaction: &Transaction<'_>,
         mode: Mode,
         missing: &MissingMembers<'_>,
+        live: &LiveBatch,
     ) -> Result<LoadCounts, LoadError> {
         let touched: Vec<&LoadTable> = self
             .tables
@@ -271,7 +273,7 @@ impl Load<'_> {
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         for table in dimensions {
-            self.reconcile(transaction, mode, table, &mut counts).await?;
+            self.reconcile(transaction, mode, table, live, &mut counts).await?;
         }
         for (link, keys) in missing.values() {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -283,7 +285,7 @@ impl Load<'_> {
         }
         decisions::write(transaction, self.batch.micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
-            self.reconcile(transaction, mode, table, &mut counts).await?;
+            self.reconcile(transaction, mode, table, live, &mut counts).await?;
         }
         Ok(counts)
     }
@@ -294,23 +296,47 @@ impl Load<'_> {
         transaction: &Transaction<'_>,
         mode: Mode,
         table: &LoadTable,
+        live: &LiveBatch,
         counts: &mut LoadCounts,
     ) -> Result<(), LoadError> {
         let steps = Steps { transaction, table };
         steps.batch(&reconcile_sql::create_temporary(table)).await?;
         let mut row_count = 0;
-        for (number, part) in self.parts.iter().enumerate() {
-            if part.plan.table != table.name {
-                continue;
-            }
-            steps.execute(&merge_sql::resolve(&part.plan, table, number)).await?;
+        let mut found = TableCounts::default();
+        let parts: Vec<(usize, &PreparedPart)> =
+            self.parts.iter().enumerate().filter(|(_, part)| part.plan.table == table.name).collect();
+        // others may fill the same keys, and masks are known to SQL alone
+        let is_plain = mode == Mode::Fresh && live.masked.is_empty() && parts.len() == 1;
+        let mut waiting = !is_plain;
+        for (number, part) in parts {
             row_count += part.rows.row_count;
             counts.repaired_value_count += part.rows.repaired_count;
+            let Some(rows) = &part.rows.table else {
+                steps.execute(&merge_sql::resolve(&part.plan, table, number)).await?;
+                waiting = true;
+                continue;
+            };
+            let append = Append { transaction, table, plan: &part.plan, rows };
+            if is_plain {
+                steps.batch(BY_KEY).await?;
+                let appended = append.run().await?;
+                steps.batch(AS_PLANNED).await?;
+                found.inserted = appended.new_count;
+                waiting = appended.held_count > 0;
+            } else {
+                append.copy_all().await?;
+                steps.leave_masked_out(live).await?;
+            }
         }
-        let mut found = TableCounts::default();
         if mode == Mode::Replacing {
             let range = self.range();
             steps.batch(BY_RANGE).await?;
+            if waiting && row_count > 0 && steps.is_unchanged(range, row_count).await? {
+                steps.batch(AS_PLANNED).await?;
+                found.unchanged_or_older = row_count;
+                counts.tables.entry(table.name.clone()).or_default().add(found);
+                return Ok(());
+            }
             if guarded!("retract") {
                 found.retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
                 steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
@@ -323,12 +349,12 @@ impl Load<'_> {
                 found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
             }
         }
-        if row_count > 0 {
+        if row_count > 0 && waiting {
             let outranked = steps.shadow_losers().await?;
             let (inserted, updated) = steps.insert().await?;
             // an outranked fact was taken away first and inserted anew
             let outranked = if table.is_fact { outranked } else { 0 };
-            found.inserted = inserted - outranked;
+            found.inserted += inserted - outranked;
             found.updated = updated + outranked;
         }
         found.unchanged_or_older = row_count.saturating_sub(found.inserted + found.updated);
@@ -358,6 +384,27 @@ impl Steps<'_> {
 
     async fn execute_over(&self, sql: &str, (source, first, next): (i64, i64, i64)) -> Result<u64, LoadError> {
         self.transaction.execute(sql, &[&source, &first, &next]).await.map_err(self.failed())
+    }
+
+    async fn leave_masked_out(&self, live: &LiveBatch) -> Result<(), LoadError> {
+        if live.masked.is_empty() {
+            return Ok(());
+        }
+        let (offsets, records): (Vec<i64>, Vec<i32>) = live.masked.iter().copied().unzip();
+        let sql = merge_sql::delete_masked_of(&reconcile_sql::rows_name(self.table));
+        self.transaction.execute(&sql, &[&offsets, &records]).await.map_err(self.failed())?;
+        Ok(())
+    }
+
+    /// Whether the table and its shadow hold exactly the rows that the micro-batch makes.
+    async fn is_unchanged(&self, (source, first, next): (i64, i64, i64), row_count: u64) -> Result<bool, LoadError> {
+        let row = self
+            .transaction
+            .query_one(&reconcile_sql::count_made_again(self.table), &[&source, &first, &next])
+            .await
+            .map_err(self.failed())?;
+        let (held, same): (i64, i64) = (row.get("held"), row.get("same"));
+        Ok(held == same && same.unsigned_abs() == row_count)
     }
 
     /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.

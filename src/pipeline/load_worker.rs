@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use chrono::{DateTime, Utc};
@@ -21,8 +22,9 @@ use crate::config::{Connectors, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, SourceKind};
 use crate::error::ErrorKind;
 use crate::load::{BatchToLoad, LoadError, LoadOutcome, LoadPart, Loader};
 use crate::telemetry::metrics;
+use crate::types::MicroBatchId;
 
-/// A batch that takes longer is loaded by two workers, one of which finds it loaded already.
+/// Renewed while the work lasts; so long nobody takes up what a worker that died has left.
 const LEASE_SECONDS: f64 = 30.0;
 
 #[derive(Debug, Error)]
@@ -65,8 +67,13 @@ impl LoadWorker {
             catalog::lease_unloaded_batch(&client, LEASE_SECONDS).await?
         };
         let Some(leased) = leased else { return Ok(false) };
+        holding_lease(&self.catalog, leased.id, LEASE_SECONDS, self.load_leased(&leased)).await?;
+        Ok(true)
+    }
+
+    async fn load_leased(&self, leased: &LeasedBatch) -> Result<(), LoadWorkerError> {
         let started = std::time::Instant::now();
-        let mut batch = self.read(&leased).await?;
+        let mut batch = self.read(leased).await?;
         for part in &mut batch.parts {
             self.resolver.prepare(part).await?;
         }
@@ -91,7 +98,7 @@ impl LoadWorker {
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         catalog::mark_loaded(&client, leased.id, leased.mask_rev).await?;
         tracing::debug!(component = "load", micro_batch = %leased.id, result, elapsed_ms = started.elapsed().as_millis() as u64, "micro-batch loaded");
-        Ok(true)
+        Ok(())
     }
 
     async fn read(&self, leased: &LeasedBatch) -> Result<BatchToLoad, LoadWorkerError> {
@@ -123,6 +130,33 @@ impl LoadWorker {
             replaces: leased.replaces,
             mask_rev: leased.mask_rev,
         })
+    }
+}
+
+/// Does the work, renewing the lease three times before it runs out. A renewal that fails is tried again at the next turn: the
+/// lease is a hint, and a second loader does no harm.
+pub async fn holding_lease<T>(
+    catalog: &Pool,
+    id: MicroBatchId,
+    lease_seconds: f64,
+    work: impl Future<Output = T>,
+) -> T {
+    let turn = Duration::from_secs_f64(lease_seconds / 3.0);
+    let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + turn, turn);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = turns.tick() => {
+                let renewed = match postgres::get(catalog).await.map_err(CatalogError::Connect) {
+                    Ok(client) => catalog::renew_load_lease(&client, id, lease_seconds).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = renewed {
+                    tracing::warn!(component = "load", micro_batch = %id, error = %error, "could not renew a lease");
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,227 @@
+//! One measurement of the loader, or of the plain upsert beside it, on a server that `run` has started. Prints a line
+//! of JSON: `{"phase", "rows", "seconds", "cpu_s"}`, the CPU-seconds being PostgreSQL's. Rows are made before the clock starts.
+//!
+//! | phase | what is measured |
+//! |---|---|
+//! | plain | the upsert as one would write it down: COPY into a temporary table, join the dimensions, ON CONFLICT DO UPDATE |
+//! | streaming | [`Loader::load`], one micro-batch after the other into hot partitions |
+//! | replay | the same micro-batches again, under new names: nothing changes |
+//! | backfill | the same into days that no row has reached before |
+//! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
+
+mod plain;
+mod rows;
+mod server;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use chrono::DateTime;
+use clap::{Parser, ValueEnum};
+use deadpool_postgres::Pool;
+use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
+use sluice::client::postgres;
+use sluice::config::{Connectors, PostgresSettings, load_connectors};
+use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader};
+use sluice::types::{MicroBatchId, OffsetRange};
+
+use self::rows::{DAY_MILLIS, Layout};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    Prepare,
+    Plain,
+    Streaming,
+    Replay,
+    Backfill,
+    Rows,
+}
+
+#[derive(Parser)]
+struct Options {
+    #[arg(value_enum)]
+    phase: Phase,
+    #[arg(long)]
+    dsn: String,
+    /// The server's first process.
+    #[arg(long)]
+    pid: u32,
+    #[arg(long, default_value_t = 500_000)]
+    rows: usize,
+    #[arg(long, default_value_t = 50_000)]
+    batch_rows: usize,
+    /// File of the phase `rows`.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/benches/loading");
+/// Backfilled rows are spread over so many days.
+const BACKFILL_DAYS: i64 = 2;
+/// Other sales than the streamed ones.
+const BACKFILL_FIRST: u64 = 1 << 40;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let pool = postgres::pool(&PostgresSettings { dsn: options.dsn.clone().into(), pool_size_max: 8 }, "bench")?;
+    let connectors = load_connectors(&Path::new(FOLDER).join("connectors")).context("the connector is not valid")?;
+    let days = if options.phase == Phase::Backfill { BACKFILL_DAYS } else { 1 };
+    let with_changes = options.phase != Phase::Backfill;
+    let first = if with_changes { 0 } else { BACKFILL_FIRST };
+    let layout = Layout { batch_rows: options.batch_rows, days, with_changes, first };
+    let bench = Bench { layout, options, pool, connectors };
+    match bench.options.phase {
+        Phase::Prepare => bench.prepare().await,
+        Phase::Rows => bench.write_rows().await,
+        Phase::Plain => bench.plain().await,
+        Phase::Streaming | Phase::Replay | Phase::Backfill => bench.load().await,
+    }
+}
+
+struct Bench {
+    options: Options,
+    pool: Pool,
+    connectors: Connectors,
+    layout: Layout,
+}
+
+impl Bench {
+    async fn prepare(&self) -> anyhow::Result<()> {
+        migrate(&self.pool, Database::Warehouse).await?;
+        let client = postgres::get(&self.pool).await?;
+        client.batch_execute("SET client_min_messages = warning").await?;
+        let schema = std::fs::read_to_string(Path::new(FOLDER).join("schema.sql"))?;
+        let (schema, vacuum) = schema.rsplit_once("VACUUM").context("the script ends with VACUUM")?;
+        client.batch_execute(schema).await?;
+        client.batch_execute(&format!("VACUUM{vacuum}")).await?;
+        Ok(())
+    }
+
+    fn batches(&self) -> usize {
+        self.options.rows / self.options.batch_rows
+    }
+
+    /// Everything that is to be loaded, with other offsets for rows that are not the streamed ones.
+    fn to_load(&self) -> anyhow::Result<Vec<BatchToLoad>> {
+        let connector = self.connectors.by_name("sales").context("the connector is there")?;
+        let source_partition_id = if self.options.phase == Phase::Backfill { 2 } else { 1 };
+        let batch = |number: usize| -> anyhow::Result<BatchToLoad> {
+            let rows = self.layout.rows(connector, number)?;
+            let offset = number as i64;
+            let object_time = DateTime::from_timestamp_millis(DAY_MILLIS).context("in range")?;
+            Ok(BatchToLoad {
+                micro_batch_id: MicroBatchId::generate(),
+                source_partition_id,
+                offsets: OffsetRange::new(offset, offset + 1).context("in order")?,
+                origins: HashMap::from([((offset, 0), (object_time, offset))]),
+                parts: vec![LoadPart { connector: Arc::clone(connector), batches: vec![rows], proposals: Vec::new() }],
+                replaces: self.options.phase == Phase::Replay,
+                mask_rev: 0,
+            })
+        };
+        (0..self.batches()).map(batch).collect()
+    }
+
+    async fn load(&self) -> anyhow::Result<()> {
+        let batches = self.to_load()?;
+        let loader = Loader::new(self.pool.clone(), &self.connectors).await?;
+        let clock = Clock::start(&self.options);
+        // as loaders do: the next micro-batch is prepared while this one is written
+        let mut next = Some(loader.prepare(&batches[0]).await?);
+        for (number, batch) in batches.iter().enumerate() {
+            let prepared = next.take().context("prepared before")?;
+            let coming = async {
+                match batches.get(number + 1) {
+                    Some(batch) => loader.prepare(batch).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (outcome, coming) = tokio::join!(loader.load_prepared(batch, &prepared, live), coming);
+            next = coming?;
+            let outcome = outcome?;
+            let LoadOutcome::Loaded(counts) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
+            if self.options.phase == Phase::Replay {
+                let table = counts.tables["fact_sales"];
+                ensure!(table.inserted + table.updated + table.retracted == 0, "a replay changed rows: {table:?}");
+            }
+        }
+        clock.stop(self.options.phase);
+        self.check("fact_sales", self.layout.with_changes).await
+    }
+
+    async fn plain(&self) -> anyhow::Result<()> {
+        let connector = self.connectors.by_name("sales").context("the connector is there")?;
+        let batches = (0..self.batches()).map(|number| plain::encode(&self.layout.rows(connector, number)?));
+        let batches = batches.collect::<anyhow::Result<Vec<_>>>()?;
+        let mut client = postgres::get(&self.pool).await?;
+        let clock = Clock::start(&self.options);
+        for batch in &batches {
+            plain::upsert(&mut client, batch).await?;
+        }
+        clock.stop(self.options.phase);
+        self.check("plain_sales", true).await
+    }
+
+    async fn write_rows(&self) -> anyhow::Result<()> {
+        let connector = self.connectors.by_name("sales").context("the connector is there")?;
+        let path = self.options.out.as_ref().context("--out says where")?;
+        let layout = Layout { with_changes: false, ..self.layout };
+        let mut writer =
+            parquet::arrow::ArrowWriter::try_new(std::fs::File::create(path)?, connector.lake_schema(), None)?;
+        for number in 0..self.batches() {
+            writer.write(&layout.rows(connector, number)?)?;
+        }
+        writer.close()?;
+        Ok(())
+    }
+
+    /// What stands in the table is what was made.
+    async fn check(&self, table: &str, with_changes: bool) -> anyhow::Result<()> {
+        let changed = if with_changes { self.options.batch_rows * 5 / 100 * (self.batches() - 1) } else { 0 };
+        let expected = self.batches() * self.options.batch_rows - changed;
+        let client = postgres::get(&self.pool).await?;
+        let source = if table == "plain_sales" {
+            ""
+        } else if with_changes {
+            "WHERE _source = 1"
+        } else {
+            "WHERE _source = 2"
+        };
+        let found: i64 =
+            client.query_one(&format!("SELECT count(*) FROM warehouse.{table} {source}"), &[]).await?.get(0);
+        ensure!(found == expected as i64, "{table} has {found} rows, not {expected}");
+        Ok(())
+    }
+}
+
+async fn live() -> Result<Option<LiveBatch>, CatalogError> {
+    Ok(Some(LiveBatch::default()))
+}
+
+struct Clock<'a> {
+    options: &'a Options,
+    cpu_s: f64,
+    began: Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn start(options: &'a Options) -> Self {
+        Self { options, cpu_s: server::cpu_seconds(options.pid), began: Instant::now() }
+    }
+
+    fn stop(self, phase: Phase) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let cpu_s = server::cpu_seconds(self.options.pid) - self.cpu_s;
+        let rows = self.options.rows / self.options.batch_rows * self.options.batch_rows;
+        let phase = phase.to_possible_value().map(|value| value.get_name().to_owned());
+        let line = serde_json::json!({"phase": phase, "rows": rows, "seconds": seconds, "cpu_s": cpu_s});
+        println!("{line}");
+    }
+}

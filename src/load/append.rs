@@ -1,0 +1,148 @@
+//! Rows of offsets that nobody has loaded, ranked and resolved in the process, on their way into a fact.
+//!
+//! # Contract
+//! With the shards locked nobody else writes rows of these keys. So the keys that the table holds are asked for once; rows of other
+//! keys are new and are copied straight into it, and only those of held keys are compared by SQL (`reconcile_sql`), as
+//! all rows of other ways are. What lost within the micro-batch is copied into the shadow.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use deadpool_postgres::Transaction;
+use futures::SinkExt;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::days::partition_name;
+use super::error::LoadError;
+use super::members::look_up;
+use super::merge_sql::table_name;
+use super::plan::{LoadTable, TablePlan};
+use super::reconcile_sql::{self, rows_name};
+use super::table_rows::TableRows;
+use crate::telemetry::guarded;
+
+/// Keys of more days than that are looked for in the whole table.
+const DAYS_ASKED_MAX: usize = 8;
+
+/// What became of the rows.
+pub(super) struct Appended {
+    pub new_count: u64,
+    /// Rows of keys that the table holds: they wait in the temporary table.
+    pub held_count: usize,
+}
+
+pub(super) struct Append<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
+    pub(super) table: &'a LoadTable,
+    pub(super) plan: &'a TablePlan,
+    pub(super) rows: &'a TableRows,
+}
+
+impl Append<'_> {
+    pub(super) async fn run(&self) -> Result<Appended, LoadError> {
+        let keys = self.keys_of_new_members().await?;
+        let tuples = self.rows.filled(&keys)?;
+        let held = self.held().await?;
+        let shadow = table_name(&self.table.shadow());
+        if self.rows.winner_count < self.rows.row_count() && guarded!("shadow") {
+            self.copy(&shadow, &tuples, &[self.rows.winner_count..self.rows.row_count()]).await?;
+        }
+        let (new, old) = parted(self.rows.winner_count, &held);
+        let mut new_count = 0;
+        if !new.is_empty() {
+            new_count = self.copy(&table_name(&self.table.name), &tuples, &new).await?;
+        }
+        if !old.is_empty() {
+            self.copy(&rows_name(self.table), &tuples, &old).await?;
+        }
+        Ok(Appended { new_count, held_count: held.len() })
+    }
+
+    /// All rows into the temporary table.
+    pub(super) async fn copy_all(&self) -> Result<(), LoadError> {
+        let keys = self.keys_of_new_members().await?;
+        let tuples = self.rows.filled(&keys)?;
+        let all = 0..self.rows.row_count();
+        self.copy(&rows_name(self.table), &tuples, std::slice::from_ref(&all)).await?;
+        Ok(())
+    }
+
+    /// Of members that this transaction made, or that came since the rows were prepared.
+    async fn keys_of_new_members(&self) -> Result<Vec<HashMap<String, i64>>, LoadError> {
+        let mut keys = Vec::with_capacity(self.rows.unresolved.len());
+        for (link, names) in self.plan.links().iter().zip(&self.rows.unresolved) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let found = if names.is_empty() { HashMap::new() } else { look_up(self.transaction, link, &names).await? };
+            keys.push(found);
+        }
+        Ok(keys)
+    }
+
+    /// Places of winners whose keys the table holds.
+    async fn held(&self) -> Result<BTreeSet<usize>, LoadError> {
+        let mut held = BTreeSet::new();
+        if self.rows.days.len() > DAYS_ASKED_MAX {
+            self.ask(&table_name(&self.table.name), &(0..self.rows.winner_count), &mut held).await?;
+            return Ok(held);
+        }
+        for (day, winners) in &self.rows.days {
+            let partition = table_name(&partition_name(&self.table.name, *day));
+            self.ask(&partition, winners, &mut held).await?;
+        }
+        Ok(held)
+    }
+
+    async fn ask(&self, partition: &str, winners: &Range<usize>, held: &mut BTreeSet<usize>) -> Result<(), LoadError> {
+        let sql = reconcile_sql::find_held(self.table, partition, &self.table.identity_types);
+        let keys = self.rows.keys(winners);
+        let parameters: Vec<&(dyn ToSql + Sync)> = keys.iter().map(|key| &**key as &(dyn ToSql + Sync)).collect();
+        let failed = |source: tokio_postgres::Error| match source.code() {
+            Some(&SqlState::UNDEFINED_TABLE) => LoadError::PartitionGone(source),
+            _ => LoadError::query(format!("look for keys in {}", self.table.name))(source),
+        };
+        let found = self.transaction.query(&sql, &parameters).await.map_err(failed)?;
+        held.extend(found.iter().map(|row| winners.start + row.get::<_, i64>(0).unsigned_abs() as usize - 1));
+        Ok(())
+    }
+
+    async fn copy(&self, into: &str, tuples: &[u8], ranges: &[Range<usize>]) -> Result<u64, LoadError> {
+        let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
+        let sql = reconcile_sql::copy_in(into, &self.rows.columns);
+        let sink = self.transaction.copy_in(&sql).await.map_err(failed())?;
+        let mut sink = std::pin::pin!(sink);
+        for chunk in self.rows.stream(tuples, ranges) {
+            sink.feed(chunk).await.map_err(failed())?;
+        }
+        sink.finish().await.map_err(failed())
+    }
+}
+
+/// The places below `count` that are not held, and those that are, as ranges.
+fn parted(count: usize, held: &BTreeSet<usize>) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
+    let (mut new, mut old, mut at) = (Vec::new(), Vec::new(), 0);
+    for place in held {
+        if at < *place {
+            new.push(at..*place);
+        }
+        old.push(*place..place + 1);
+        at = place + 1;
+    }
+    if at < count {
+        new.push(at..count);
+    }
+    (new, old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_is_new_or_held() {
+        let parted = |held: &[usize]| parted(5, &held.iter().copied().collect());
+        assert_eq!(parted(&[]), (vec![0..5], vec![]));
+        assert_eq!(parted(&[0, 1, 4]), (vec![2..4], vec![0..1, 1..2, 4..5]));
+        assert_eq!(parted(&[0, 1, 2, 3, 4]).0, []);
+    }
+}
