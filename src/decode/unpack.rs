@@ -222,14 +222,17 @@ impl Read for Members<'_> {
     }
 }
 
-/// Points nearer to each other are not kept: of small or empty members there may be any number.
+/// Beyond so many points those nearer to each other than a distance are not kept: of small or empty members there may be
+/// any number.
+const BOUNDARIES_CLOSE_MAX: usize = 1024;
 const BOUNDARY_DISTANCE_BYTES: u64 = 64 << 10;
 
 /// Keeps where a member or frame begins. An earlier point serves as well as one that is left out.
 fn note(boundaries: &mut Boundaries, stored_offset: u64, unpacked_offset: u64) {
+    let are_many = boundaries.len() >= BOUNDARIES_CLOSE_MAX;
     match boundaries.back_mut() {
         Some((stored, unpacked)) if *unpacked == unpacked_offset => *stored = stored_offset,
-        Some((_, unpacked)) if unpacked_offset - *unpacked < BOUNDARY_DISTANCE_BYTES => {}
+        Some((_, unpacked)) if are_many && unpacked_offset - *unpacked < BOUNDARY_DISTANCE_BYTES => {}
         _ => boundaries.push_back((stored_offset, unpacked_offset)),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::LoadError;
 use super::{LoadCounts, PreparedPart, merge_sql};
-use crate::types::{MicroBatchId, Proposal};
+use crate::types::{MicroBatchId, NameProposal};
 
 /// Dimensions that may get a member: `dim_products`.
 pub(super) fn dimensions(parts: &[PreparedPart]) -> BTreeSet<String> {
@@ -50,7 +50,7 @@ pub(super) async fn write(
     Ok(())
 }
 
-fn row(proposal: &Proposal) -> Value {
+fn row(proposal: &NameProposal) -> Value {
     json!({
         "dimension": proposal.dimension, "spelling": proposal.spelling, "natural_key": proposal.natural_key,
         "verdict": proposal.verdict, "proposed_key": proposal.proposed_key, "margin": proposal.margin,

@@ -68,7 +68,7 @@ use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
 use crate::telemetry::metrics;
-use crate::types::{MicroBatchId, OffsetRange, Proposal};
+use crate::types::{MicroBatchId, NameProposal, OffsetRange};
 
 pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
@@ -96,7 +96,7 @@ pub struct LoadPart {
     /// [`Connector::lake_schema`], of this revision or an older one.
     pub batches: Vec<RecordBatch>,
     /// What names in the rows mean, as far as nobody has decided it yet.
-    pub proposals: Vec<Proposal>,
+    pub proposals: Vec<NameProposal>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +164,7 @@ pub struct PreparedBatch {
 struct PreparedPart {
     plan: Arc<TablePlan>,
     rows: PreparedRows,
-    proposals: Vec<Proposal>,
+    proposals: Vec<NameProposal>,
 }
 
 impl Loader {

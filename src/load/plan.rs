@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::LoadError;
 use super::warehouse_table::{SCHEMA, TableColumn, WarehouseTable};
 use crate::config::{Connector, FieldType, Warehouse, WarehouseTable as Target};
-use crate::types::Proposal;
+use crate::types::NameProposal;
 
 /// Columns that every loaded table carries, in the order in which they are written.
 pub(super) const LINEAGE_COLUMNS: [(&str, &str); 7] = [
@@ -286,7 +286,7 @@ impl Builder<'_> {
                 column: link.key.clone(),
                 by_name: link.resolve.as_ref().map(|name| ByName {
                     dimension: link.dimension.clone(),
-                    column: Proposal::column(&link.dimension),
+                    column: NameProposal::column(&link.dimension),
                     against: name.against.clone(),
                     identifiers: name.identifiers.clone(),
                 }),

@@ -33,7 +33,7 @@ use crate::resolve::{
     Comparison, Decision, ResolveError, SCHEME_VERSION, Verdict, decide_all, near_duplicates, spelling,
 };
 use crate::telemetry::metrics;
-use crate::types::Proposal;
+use crate::types::NameProposal;
 
 /// A longer spelling ends in its hash instead: it is part of a key.
 const SPELLING_BYTES_MAX: usize = 400;
@@ -105,7 +105,7 @@ impl Resolver {
             };
             let rows = Rows { key: link.key.as_deref(), name };
             let identified = self.identified(&link.dimension, rows, &part.batches, &failed).await?;
-            let column = Proposal::column(&link.dimension);
+            let column = NameProposal::column(&link.dimension);
             let mut found = Found::default();
             for batch in &mut part.batches {
                 *batch = rows.spelled(batch, &column, &identified, &mut found).map_err(&failed)?;
@@ -170,7 +170,12 @@ impl Resolver {
     }
 
     /// For spellings without a decision.
-    async fn propose(&self, dimension: &str, name: &NameLink, found: Found) -> Result<Vec<Proposal>, ResolverError> {
+    async fn propose(
+        &self,
+        dimension: &str,
+        name: &NameLink,
+        found: Found,
+    ) -> Result<Vec<NameProposal>, ResolverError> {
         let Found { mut texts, identified } = found;
         for decided in
             self.known("SELECT spelling, natural_key FROM warehouse.resolution_decision", dimension, &texts).await?
@@ -346,8 +351,8 @@ fn known_member(
     text: String,
     natural_key: String,
     verdict: &'static str,
-) -> Proposal {
-    Proposal {
+) -> NameProposal {
+    NameProposal {
         dimension: dimension.to_owned(),
         spelling,
         text,
@@ -367,7 +372,7 @@ fn decide(
     dimension: &str,
     propose_only: bool,
     texts: BTreeMap<String, String>,
-) -> Result<Vec<Proposal>, ResolverError> {
+) -> Result<Vec<NameProposal>, ResolverError> {
     let list: Vec<&str> = texts.values().map(String::as_str).collect();
     let decisions = decide_all(&index.members, &*index.backend, &list, 1)?;
     if let Some(sampled) = index.arroy.as_ref().map(|arroy| arroy.take_recall()) {
@@ -389,7 +394,7 @@ fn propose(
     spelling: String,
     text: String,
     decision: &Decision,
-) -> Proposal {
+) -> NameProposal {
     let best = decision.candidates.first().map(|best| index.natural_key(best.place));
     let verdict = match decision.verdict {
         Verdict::Automatic if propose_only => Verdict::Review,
@@ -401,7 +406,7 @@ fn propose(
         .iter()
         .map(|candidate| json!({"key": index.natural_key(candidate.place), "cosine": candidate.cosine}))
         .collect();
-    Proposal {
+    NameProposal {
         dimension: dimension.to_owned(),
         natural_key: decided.unwrap_or_else(|| format!("name:{spelling}")),
         spelling,

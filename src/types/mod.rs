@@ -19,7 +19,7 @@ pub use ids::{Fence, MicroBatchId};
 pub use object::{ObjectClaim, ObjectLocation, ObjectVersion, Overwrite, ParkedObject};
 pub use offset_range::OffsetRange;
 pub use outcome::{ObjectOutcome, OffsetOutcome, RowOutcome};
-pub use proposal::Proposal;
+pub use proposal::NameProposal;
 pub use rows::{Origin, OriginRows, RowReject};
 pub use staged_file::{FileKind, StagedFile, TablePartition};
 pub use topic_partition::TopicPartition;

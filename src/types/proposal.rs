@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// To become a decision in the transaction that loads the rows, unless there is one already.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Proposal {
+pub struct NameProposal {
     /// `products`
     pub dimension: String,
     pub spelling: String,
@@ -23,7 +23,7 @@ pub struct Proposal {
     pub index_version: String,
 }
 
-impl Proposal {
+impl NameProposal {
     /// The column of the rows that holds the spelling.
     pub fn column(dimension: &str) -> String {
         format!("_spelling_{dimension}")

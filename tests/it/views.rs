@@ -27,7 +27,9 @@ async fn views_say_what_is_meant_and_a_reader_may_read_them_alone() {
 
     // every fact once, with the members that its keys mean
     for (view, fact) in [("transactions", "fact_transactions"), ("events", "fact_events")] {
-        let sums = |table: &str| format!("SELECT count(*)::text || md5(string_agg(t.id::text, ',' ORDER BY t.id)) FROM ({table}) t");
+        let sums = |table: &str| {
+            format!("SELECT count(*)::text || md5(string_agg(t.id::text, ',' ORDER BY t.id)) FROM ({table}) t")
+        };
         let id = format!("{}_id AS id", view.trim_end_matches('s'));
         let shown = strings(&owner, &sums(&format!("SELECT {id} FROM warehouse.{view}"))).await;
         assert_eq!(shown, strings(&owner, &sums(&format!("SELECT {id} FROM warehouse.{fact}"))).await);
@@ -40,7 +42,8 @@ async fn views_say_what_is_meant_and_a_reader_may_read_them_alone() {
     let merging = world.sluice(&["resolve", "merge", "products", &merged, "--into", &kept, "--reason", "one thing"]);
     assert!(merging.status.success(), "{}", String::from_utf8_lossy(&merging.stderr));
     assert_eq!((number(&kept).await, number(&merged).await), (before + others, 0));
-    let unknown = "SELECT count(*)::text FROM warehouse.transactions t JOIN warehouse.fact_transactions f USING (transaction_id)
+    let unknown =
+        "SELECT count(*)::text FROM warehouse.transactions t JOIN warehouse.fact_transactions f USING (transaction_id)
                     WHERE f.product_key = 0 AND (t.product_id IS NOT NULL OR t.product_name IS NOT NULL)";
     assert_eq!(strings(&owner, unknown).await, ["0"]);
 
