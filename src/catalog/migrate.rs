@@ -158,6 +158,7 @@ impl Database {
                 ("V0002__shadow", include_str!("../../migrations/warehouse/V0002__shadow.sql")),
                 ("V0003__masks", include_str!("../../migrations/warehouse/V0003__masks.sql")),
                 ("V0004__resolution", include_str!("../../migrations/warehouse/V0004__resolution.sql")),
+                ("V0005__sealing", include_str!("../../migrations/warehouse/V0005__sealing.sql")),
             ],
         }
     }

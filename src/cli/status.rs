@@ -7,7 +7,8 @@ use comfy_table::{Table, presets};
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
 use crate::catalog::{self, Backlog, ExpectationFailures, OutcomeSum, ParkedConnector, PartitionStatus};
 use crate::client::postgres;
-use crate::config::Need;
+use crate::config::{Need, Settings};
+use crate::load::{PartitionState, partition_states};
 
 /// How far back expectations are shown.
 const DAY_SECONDS: f64 = 86_400.0;
@@ -18,7 +19,7 @@ pub struct StatusArgs {
     pub output: OutputFormat,
 }
 
-/// Prints what the catalog knows; Kafka and the stores are not asked.
+/// Prints what the catalog knows, and the warehouse about its partitions; Kafka and the stores are not asked.
 pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let settings = settings.load(&[Need::Catalog])?;
     let pool = postgres::pool(&settings.catalog, "status")?;
@@ -29,18 +30,20 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
     let unbalanced = catalog::unbalanced_count(&client, None).await?;
     let parked = catalog::parked_connectors(&client, &settings.kafka.group).await?;
     let failures = catalog::expectation_failures(&client, &settings.kafka.group, DAY_SECONDS).await?;
+    let table_partitions = warehouse_partitions(&settings).await;
     match args.output {
         OutputFormat::Json => {
             let status = serde_json::json!({
                 "group": settings.kafka.group, "partitions": partitions, "backlog": backlog,
                 "outcomes": outcomes, "books_unbalanced": unbalanced,
-                "parked": parked, "expectations": failures,
+                "parked": parked, "expectations": failures, "table_partitions": table_partitions,
             });
             writeln!(out, "{status:#}")?;
         }
         OutputFormat::Table => {
             print(&partitions, backlog, &outcomes, unbalanced, out)?;
             print_failures(&failures, out)?;
+            print_table_partitions(&table_partitions, out)?;
             for ParkedConnector { connector, reason, parked_at, parked_by, objects } in &parked {
                 let since = parked_at.format("%F %T");
                 writeln!(out, "parked: {connector} since {since} by {parked_by}, {objects} objects wait: {reason}")?;
@@ -48,6 +51,39 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
         }
     }
     Ok(EXIT_DONE)
+}
+
+/// None where there is no warehouse, or it does not answer: the catalog's part is worth having without it.
+async fn warehouse_partitions(settings: &Settings) -> Vec<PartitionState> {
+    let found = async {
+        let pool = postgres::pool(&settings.warehouse, "status")?;
+        let client = postgres::get(&pool).await?;
+        anyhow::Ok(partition_states(&client, None).await?)
+    };
+    found.await.unwrap_or_default()
+}
+
+/// Facts' partitions: those that are not sealed each, the sealed ones counted.
+fn print_table_partitions(partitions: &[PartitionState], out: &mut dyn Write) -> anyhow::Result<()> {
+    if partitions.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["fact", "day", "state", "why", "since"]);
+    let (sealed, others): (Vec<&PartitionState>, Vec<&PartitionState>) =
+        partitions.iter().partition(|partition| partition.state == "sealed");
+    for partition in others {
+        table.add_row([
+            partition.fact.clone(),
+            partition.day.map_or_else(|| "-".into(), |day| day.to_string()),
+            partition.state.clone(),
+            partition.reason.clone(),
+            partition.changed_at.map_or_else(|| "-".into(), |time| time.format("%F %T").to_string()),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    writeln!(out, "sealed: {} partitions of facts", sealed.len())?;
+    Ok(())
 }
 
 /// Expectations that failed in the last 24 hours; nothing where there are none.

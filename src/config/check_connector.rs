@@ -217,6 +217,9 @@ fn file_size(raw: Option<&RawSize>, report: &mut Report<'_>) -> u64 {
     FILE_SIZE_BYTES_TARGET_DEFAULT
 }
 
+/// Rows that come later than that after the end of their day are checked one by one.
+const SEAL_AFTER_HOURS: u32 = 6;
+
 fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report: &mut Report<'_>) -> Warehouse {
     let at = |key| [Key("warehouse"), Key(key)];
     let target = match (&raw.fact, &raw.dimension) {
@@ -266,7 +269,18 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
         }
         dimensions.push(dimension_link(dimension, link, columns, report));
     }
-    Warehouse { target, key, newer_by: raw.newer_by.clone(), dimensions }
+    let facts_only = [("seal_after_hours", raw.seal_after_hours.is_some()), ("index_hot", raw.index_hot.is_some())];
+    for (name, _) in facts_only.iter().filter(|(_, given)| *given && matches!(target, WarehouseTable::Dimension(_))) {
+        report.add_at_key(&at(name), format!("`{name}` is about the partitions of a fact"), None);
+    }
+    Warehouse {
+        target,
+        key,
+        newer_by: raw.newer_by.clone(),
+        dimensions,
+        seal_after_hours: raw.seal_after_hours.unwrap_or(SEAL_AFTER_HOURS),
+        index_hot: raw.index_hot.unwrap_or_default(),
+    }
 }
 
 fn dimension_link(

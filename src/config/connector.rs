@@ -286,6 +286,10 @@ pub struct Warehouse {
     /// A timestamp_ms column: the greater is the newer.
     pub newer_by: Option<String>,
     pub dimensions: Vec<DimensionLink>,
+    /// A fact's partition is sealed so many hours after the end of its day.
+    pub seal_after_hours: u32,
+    /// Whether a fact's partitions have indexes on the dimensions' keys before they are sealed.
+    pub index_hot: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

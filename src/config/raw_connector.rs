@@ -269,6 +269,13 @@ pub(super) struct RawWarehouse {
     /// For facts: dimension → how its member is found.
     #[serde(default)]
     pub(super) dimensions: BTreeMap<String, RawDimensionLink>,
+    /// Of a fact: so many hours after the end of its day a partition is sealed: it gets indexes on the dimensions' keys, foreign keys and
+    /// statistics. Later rows still load, more slowly. Left out: 6.
+    #[schemars(range(max = 8760))]
+    pub(super) seal_after_hours: Option<u32>,
+    /// Of a fact: index the dimensions' keys from the beginning, for those who ask for the last hours by user or product.
+    /// Loading gets slower. Left out: false.
+    pub(super) index_hot: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

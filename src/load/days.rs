@@ -1,8 +1,9 @@
 //! One partition a day for each fact, made before the load that needs it.
 //!
 //! # Contract
-//! After [`KnownDays::ensure`] rows of those days can be inserted. A partition is born sealed: it takes
-//! indexes and foreign keys from the fact when it is attached. Only the owner of a fact may attach to it,
+//! After [`KnownDays::ensure`] rows of those days can be inserted. A partition is born hot: it takes what the fact declares
+//! (its unique key, the lineage's BRIN) when it is attached, and indexes on members' keys only where a connector asks for them; the
+//! rest comes when it is sealed (`seal`). Only the owner of a fact may attach to it,
 //! so the loader's user owns the facts, or is a member of the role that does.
 //! # Ordering
 //! Each run is a transaction of its own under an advisory lock of the fact, so that processes make a day
@@ -21,6 +22,7 @@ use deadpool_postgres::{Object, Transaction};
 use super::error::LoadError;
 use super::locks::days_lock;
 use super::merge_sql::{lock_tables, quoted, table_name};
+use super::seal::SealPlan;
 
 const LOCK_TIMEOUT: &str = "10s";
 
@@ -39,12 +41,13 @@ impl KnownDays {
         client: &mut Object,
         fact: &str,
         dimensions: &BTreeSet<String>,
+        seal: Option<&SealPlan>,
         days: &BTreeSet<NaiveDate>,
     ) -> Result<(), LoadError> {
         let unknown = self.unknown(fact, days);
         for days in unknown.chunks(DAYS_PER_TRANSACTION_MAX) {
             let transaction = client.transaction().await.map_err(LoadError::query("begin"))?;
-            create_days(&transaction, fact, dimensions, days).await?;
+            create_days(&transaction, fact, dimensions, seal, days).await?;
             let failed = LoadError::query(format!("commit the partitions of {fact}"));
             transaction.commit().await.map_err(failed)?;
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,6 +72,7 @@ async fn create_days(
     transaction: &Transaction<'_>,
     fact: &str,
     dimensions: &BTreeSet<String>,
+    seal: Option<&SealPlan>,
     days: &[NaiveDate],
 ) -> Result<(), LoadError> {
     let failed = || LoadError::query(format!("list the partitions of {fact}"));
@@ -90,8 +94,13 @@ async fn create_days(
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }
     for day in missing {
-        let failed = LoadError::query(format!("create the partition of {fact} for {day}"));
-        transaction.batch_execute(&create_day(fact, day)).await.map_err(failed)?;
+        let failed = || LoadError::query(format!("create the partition of {fact} for {day}"));
+        let name = partition_name(fact, day);
+        transaction.batch_execute(&create_day(fact, day)).await.map_err(failed())?;
+        for (_, index) in seal.filter(|seal| seal.index_hot).iter().flat_map(|seal| seal.member_indexes(&name, false)) {
+            transaction.batch_execute(&index).await.map_err(failed())?;
+        }
+        transaction.execute(include_str!("sql/insert_partition.sql"), &[&name, &fact, &day]).await.map_err(failed())?;
     }
     Ok(())
 }

@@ -41,6 +41,11 @@ pub(super) fn days_lock(table: &str) -> AdvisoryLock {
     AdvisoryLock { class: lock_class("days", table), object: 0 }
 }
 
+/// Sealing a partition.
+pub(super) fn partition_lock(partition: &str) -> AdvisoryLock {
+    AdvisoryLock { class: lock_class("seal", partition), object: 0 }
+}
+
 /// The shard of a natural key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyHash(u64);

@@ -10,6 +10,12 @@
 //! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
 //! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
 //! What the load needs of the tables is checked at start (`plan`).
+//! A partition is hot until its day is over, with its unique key alone, then it is sealed (`seal`): foreign keys, indexes, statistics.
+//!
+//! # Ways
+//! Rows of one connector into one fact, of offsets that nobody has loaded, are ranked and resolved in the process, keys that the
+//! table holds are asked for once, and all others are copied straight into it (`append`). Everything else is ranked by SQL:
+//! dimensions, members told by names, masks, replays. A replay that makes every row again exactly ends after one look.
 //!
 //! # Ordering
 //! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
@@ -46,6 +52,7 @@ mod plan_tests;
 mod reconcile_sql;
 mod repair;
 mod rows;
+mod seal;
 mod state;
 mod table_rows;
 mod transaction;
@@ -64,6 +71,7 @@ use self::days::KnownDays;
 use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
 use self::rows::{Converted, PreparedRows, convert_rows};
+use self::seal::SealPlan;
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
@@ -72,6 +80,7 @@ use crate::types::{MicroBatchId, NameProposal, OffsetRange};
 
 pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
+pub use seal::{PartitionState, partition_states};
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 
 /// Rows of one live micro-batch, as they stand in the lake.
@@ -153,6 +162,8 @@ pub struct Loader {
     tables: Vec<LoadTable>,
     known_days: KnownDays,
     known_members: KnownMembers,
+    /// By fact.
+    seals: BTreeMap<String, SealPlan>,
 }
 
 /// A micro-batch whose rows are ready to be written: the work that the server has no part in, but for looking up members.
@@ -179,7 +190,7 @@ impl Loader {
         let wanted = connectors.all.iter().filter_map(|connector| Some((connector, connector.warehouse.as_ref()?)));
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
-        let mut plans = HashMap::new();
+        let (mut plans, mut seals) = (HashMap::new(), BTreeMap::new());
         let mut load_tables: BTreeMap<(bool, String), LoadTable> = BTreeMap::new();
         for (connector, target) in wanted {
             let plan = TablePlan::new(connector, target, &tables)?;
@@ -192,6 +203,7 @@ impl Loader {
                 }
                 entry => _ = entry.or_insert(table),
             }
+            SealPlan::add(&mut seals, &plan);
             plans.insert(connector.name.clone(), Arc::new(plan));
         }
         drop(client);
@@ -202,6 +214,7 @@ impl Loader {
             tables: tables.collect(),
             known_days: KnownDays::default(),
             known_members: KnownMembers::default(),
+            seals,
         })
     }
 
@@ -237,7 +250,8 @@ impl Loader {
         let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
         for part in parts {
             let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
-            self.known_days.ensure(&mut client, &part.plan.table, &dimensions, &part.rows.days).await?;
+            let (table, days) = (&part.plan.table, &part.rows.days);
+            self.known_days.ensure(&mut client, table, &dimensions, self.seals.get(table), days).await?;
         }
         let load = transaction::Load { batch, parts, tables: &self.tables };
         let outcome = load.run(&mut client, still_live).await;
@@ -250,6 +264,12 @@ impl Loader {
             Err(_) => parts.iter().for_each(|part| self.known_days.forget(&part.plan.table)),
         }
         outcome
+    }
+
+    /// Seals a partition that is due at `now`. `false`: none is, others are at it, or something was in the way.
+    pub async fn seal_next(&self, now: DateTime<Utc>) -> Result<bool, LoadError> {
+        let client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        seal::seal_next(&client, &self.seals, now).await
     }
 
     /// The first half of [`Loader::load`]. Nothing is written, and nothing decided but among the rows themselves.

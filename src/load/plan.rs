@@ -115,6 +115,10 @@ pub(super) struct TablePlan {
     /// In the order of the temporary table; the lineage columns follow.
     pub columns: Vec<PlanColumn>,
     pub newer_by: Option<String>,
+    /// A day's partition is sealed so long after its end.
+    pub seal_after_hours: u32,
+    /// Whether partitions begin with indexes on members' keys.
+    pub index_hot: bool,
 }
 
 impl TablePlan {
@@ -263,6 +267,8 @@ impl Builder<'_> {
             key: self.warehouse.key.clone(),
             columns,
             newer_by: self.warehouse.newer_by.clone(),
+            seal_after_hours: self.warehouse.seal_after_hours,
+            index_hot: self.warehouse.index_hot,
         };
         check_identity(&plan, table)?;
         self.check_required(&plan, table)?;

@@ -27,6 +27,9 @@ use crate::types::MicroBatchId;
 /// Renewed while the work lasts; so long nobody takes up what a worker that died has left.
 const LEASE_SECONDS: f64 = 30.0;
 
+/// Partitions are sealed while no more micro-batches than that wait to be loaded.
+const UNLOADED_MAX: i64 = 8;
+
 #[derive(Debug, Error)]
 pub enum LoadWorkerError {
     #[error(transparent)]
@@ -69,6 +72,15 @@ impl LoadWorker {
         let Some(leased) = leased else { return Ok(false) };
         holding_lease(&self.catalog, leased.id, LEASE_SECONDS, self.load_leased(&leased)).await?;
         Ok(true)
+    }
+
+    /// Seals a partition whose day is over, unless many micro-batches wait: a backfill's late rows would be checked one by one.
+    /// `false`: there is none.
+    pub async fn seal_next(&self) -> Result<bool, LoadWorkerError> {
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        let waiting = catalog::backlog(&client).await?.batches_unloaded;
+        drop(client);
+        Ok(waiting <= UNLOADED_MAX && self.loader.seal_next(Utc::now()).await?)
     }
 
     async fn load_leased(&self, leased: &LeasedBatch) -> Result<(), LoadWorkerError> {

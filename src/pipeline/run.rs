@@ -355,6 +355,10 @@ async fn start_load(
             async move { worker.load_next().await.map_err(|error: LoadWorkerError| (error.kind(), chain(&error))) }
         }));
     }
+    set.spawn(work(stopped.clone(), Arc::default(), "seal", move || {
+        let worker = Arc::clone(&worker);
+        async move { worker.seal_next().await.map_err(|error: LoadWorkerError| (error.kind(), chain(&error))) }
+    }));
     Ok(())
 }
 

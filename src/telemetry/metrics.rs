@@ -96,7 +96,7 @@ metrics! {
     values_repaired: Counter("sluice_values_repaired_total", [], "Values that PostgreSQL cannot hold, mended for the warehouse; the lake keeps the originals.");
     load_seconds: Histogram("sluice_load_seconds", [], "Time of one load transaction.");
     notification_to_row_seconds: Histogram("sluice_notification_to_row_seconds", [], "From a message's timestamp to its rows in the warehouse, oldest message of each micro-batch.");
-    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load, redrive; kind as in the docs.");
+    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load, seal, redrive; kind as in the docs.");
     retries: Counter("sluice_retries_total", ["component"], "Tries after a transient error.");
     books_unbalanced: Gauge("sluice_books_unbalanced", [], "Micro-batches whose ledgers do not add up; must be 0.");
     memory_reserved_bytes: Gauge("sluice_memory_reserved_bytes", [], "Memory budget in use.");

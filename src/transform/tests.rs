@@ -58,6 +58,8 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
             key: names(&["id"]),
             newer_by: Some("at".to_owned()),
             dimensions: Vec::new(),
+            seal_after_hours: 6,
+            index_hot: false,
         }),
         ..connector
     })

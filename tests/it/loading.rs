@@ -1,11 +1,14 @@
 //! The loader on a real PostgreSQL: what the warehouse holds after any order, repetition and interference.
 
+mod checker;
 mod fixtures;
 mod guards;
 mod hostile;
+mod leases;
 mod replaced;
 mod resolved;
 mod schemas;
+mod sealing;
 mod together;
 
 use serde_json::json;
