@@ -2,7 +2,7 @@
 -- Called by: `sluice migrate`. Locks: creates only, and the schema_info row.
 -- Older binaries load as before.
 
-UPDATE warehouse.schema_info SET version = 5;
+UPDATE warehouse.schema_info SET version = 6;
 
 -- Facts and members as people mean them: merged members are the ones they were merged into, the unknown member is null.
 CREATE VIEW warehouse.products AS
@@ -43,8 +43,6 @@ COMMENT ON TABLE warehouse.schema_info IS 'which migrations these tables have se
 COMMENT ON COLUMN warehouse.schema_info.only_row IS 'true: there is no second row';
 COMMENT ON COLUMN warehouse.schema_info.version IS 'the newest migration applied';
 COMMENT ON COLUMN warehouse.schema_info.compatible_from IS 'binaries that know this migration, or a later one, may work here';
-COMMENT ON TABLE warehouse.fact_transactions IS 'payments, one row for each transaction and time; partitioned by day';
-COMMENT ON TABLE warehouse.fact_events IS 'what users did, one row for each event and time; partitioned by day';
 COMMENT ON TABLE warehouse.dim_users IS 'users, one row each; key 0 is the unknown user';
 COMMENT ON TABLE warehouse.dim_products IS 'products, one row each; key 0 is the unknown product';
 COMMENT ON TABLE warehouse.fact_transactions_shadow IS 'rows of fact_transactions that a newer row of their key outranks; the best takes its place should that one go';
@@ -107,6 +105,10 @@ BEGIN
             ('product_name', 'name of the product'),
             ('product_brand', 'brand of the product'),
             ('product_category', 'category of the product'),
+            ('fact', 'the partitioned table'),
+            ('day', 'UTC; the partition holds what happened then'),
+            ('state', 'hot, sealing or sealed'),
+            ('changed_at', 'since when'),
             ('_source', 'lineage: catalog.source_partition'),
             ('_offset', 'lineage: offset of the message'),
             ('_record', 'lineage: record within the message'),
