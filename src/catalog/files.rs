@@ -1,5 +1,7 @@
 //! Files on their way from `_pending/` to where readers look.
 
+use std::collections::HashSet;
+
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
@@ -63,13 +65,16 @@ pub async fn mark_hidden(client: &impl GenericClient, file_ids: &[Uuid]) -> Resu
     Ok(())
 }
 
-/// `false` where its micro-batch was replaced, or the file rewritten, meanwhile: the copy must go again.
-pub async fn mark_published(client: &impl GenericClient, file: &LeasedFile) -> Result<bool, CatalogError> {
-    let changed = client
-        .execute(include_str!("sql/mark_published.sql"), &[&file.file_id, &file.published_key])
+/// Those that are published now. Of the others the micro-batch was replaced, or the file rewritten, meanwhile: their
+/// copies must go again.
+pub async fn mark_published(client: &impl GenericClient, files: &[LeasedFile]) -> Result<HashSet<Uuid>, CatalogError> {
+    let ids: Vec<Uuid> = files.iter().map(|file| file.file_id).collect();
+    let keys: Vec<&str> = files.iter().map(|file| file.published_key.as_str()).collect();
+    let rows = client
+        .query(include_str!("sql/mark_published.sql"), &[&ids, &keys])
         .await
-        .map_err(CatalogError::query("mark a file published"))?;
-    Ok(changed == 1)
+        .map_err(CatalogError::query("mark files published"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Those of the keys under which the catalog publishes nothing.

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{EXIT_DONE, EXIT_FAILED, OutputFormat, SettingsArgs};
+use crate::catalog::Backlog;
 use crate::client::postgres;
 use crate::config::Need;
 use crate::error::ErrorKind;
-use crate::pipeline::{InFlight, in_flight};
+use crate::pipeline::{InFlight, backlog, in_flight};
 
 const POLL_WAIT: Duration = Duration::from_millis(300);
 
@@ -26,6 +27,12 @@ pub async fn run(settings: &SettingsArgs, args: &SettledArgs, out: &mut dyn Writ
     let pool = postgres::pool(&settings.catalog, "settled")?;
     let deadline = Instant::now() + Duration::from_secs(args.wait);
     loop {
+        // the broker is not asked while the catalog says enough: each look takes a connection of its own
+        let is_busy = Instant::now() < deadline && backlog(&pool).await.is_ok_and(|found| found != Backlog::default());
+        if is_busy {
+            tokio::time::sleep(POLL_WAIT).await;
+            continue;
+        }
         let found = match in_flight(&settings, &connectors, &pool).await {
             // a broker that has just started does not know yet who coordinates the group
             Err(error) if error.kind() == ErrorKind::Transient && Instant::now() < deadline => {

@@ -201,11 +201,7 @@ impl S3Client {
         range: Option<Range<u64>>,
     ) -> Result<OpenObject, S3Error> {
         self.rate.until_ready().await;
-        let validation = match range {
-            None => ResponseChecksumValidation::WhenSupported,
-            Some(_) => ResponseChecksumValidation::WhenRequired,
-        };
-        let output = self
+        let request = self
             .sdk
             .get_object()
             .bucket(bucket)
@@ -213,14 +209,19 @@ impl S3Client {
             .set_version_id(pin.version_id.map(ToOwned::to_owned))
             .set_if_match(pin.etag.map(quoted))
             .set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled))
-            .set_range(range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1))))
-            .customize()
-            .config_override(aws_sdk_s3::config::Builder::new().response_checksum_validation(validation))
-            .send()
-            .await
-            .map_err(|error| {
-                get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
-            })?;
+            .set_range(range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1))));
+        let sent = match range {
+            None => request.send().await,
+            Some(_) => {
+                // settings of its own are made anew for each request, which costs as much as a small one
+                let validation = ResponseChecksumValidation::WhenRequired;
+                let settings = aws_sdk_s3::config::Builder::new().response_checksum_validation(validation);
+                request.customize().config_override(settings).send().await
+            }
+        };
+        let output = sent.map_err(|error| {
+            get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
+        })?;
         let checksum = output.checksum_sha256().filter(|_| range.is_none());
         let head =
             head_of(output.version_id(), output.e_tag(), output.last_modified(), output.content_length(), checksum)

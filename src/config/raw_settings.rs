@@ -87,7 +87,7 @@ pub(super) struct RawLimits {
     pub(super) micro_batch_rows_max: Option<u64>,
     /// A micro-batch is cut at so many unpacked bytes; default 64MiB.
     pub(super) micro_batch_bytes_max: Option<RawSize>,
-    /// A micro-batch is cut at this age; default 1s.
+    /// A micro-batch is cut at this age, behind a backlog at ten times as much; default 1s.
     pub(super) micro_batch_age_max: Option<String>,
     /// A micro-batch is cut at so many offsets; default 10000.
     #[schemars(range(min = 1))]

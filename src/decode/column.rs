@@ -57,9 +57,9 @@ impl Column {
     fn new(field: &Field, widens: bool) -> Self {
         let takes = |format| field.formats.contains(&format);
         let values = match field.data_type {
-            FieldType::Utf8 => Values::Utf8(TextValues::new(0)),
-            FieldType::Uuid => Values::Uuid(TextValues::new(0)),
-            FieldType::Json => Values::Json(TextValues::new(0)),
+            FieldType::Utf8 => Values::Utf8(TextValues::new()),
+            FieldType::Uuid => Values::Uuid(TextValues::new()),
+            FieldType::Json => Values::Json(TextValues::new()),
             FieldType::Int32 => Values::Int32(Vec::new()),
             FieldType::Int64 => Values::Int64(Vec::new()),
             FieldType::Float64 => Values::Float64(Vec::new()),
@@ -76,7 +76,7 @@ impl Column {
 
     /// Of JSON text that the caller writes.
     pub(super) fn json() -> Self {
-        Self { values: Values::Json(TextValues::new(0)), widens: false, is_valid: Vec::new(), null_count: 0 }
+        Self { values: Values::Json(TextValues::new()), widens: false, is_valid: Vec::new(), null_count: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -226,8 +226,7 @@ impl Column {
 
     /// The values so far as an array; the column is empty afterwards.
     pub(super) fn finish(&mut self) -> ArrayRef {
-        let rows = self.is_valid.len();
-        let is_valid = std::mem::replace(&mut self.is_valid, Vec::with_capacity(rows));
+        let is_valid = handed_over(&mut self.is_valid);
         let nulls = (self.null_count > 0).then(|| NullBuffer::from(is_valid));
         self.null_count = 0;
         match &mut self.values {
@@ -235,10 +234,7 @@ impl Column {
             Values::Int32(values) => Arc::new(Int32Array::new(taken(values), nulls)),
             Values::Int64(values) => Arc::new(Int64Array::new(taken(values), nulls)),
             Values::Float64(values) => Arc::new(Float64Array::new(taken(values), nulls)),
-            Values::Boolean(values) => {
-                let values = std::mem::replace(values, Vec::with_capacity(rows));
-                Arc::new(BooleanArray::new(values.into(), nulls))
-            }
+            Values::Boolean(values) => Arc::new(BooleanArray::new(handed_over(values).into(), nulls)),
             Values::Decimal { values, precision, scale } => Arc::new(
                 Decimal128Array::new(taken(values), nulls)
                     .with_precision_and_scale(*precision, *scale)
@@ -251,12 +247,26 @@ impl Column {
     }
 }
 
+/// Values of a list that is cut to its size.
+const SHRUNK_MIN: usize = 1024;
+
 const DECIMAL: &str = "a number with no more digits before and behind its point";
 
-/// Hands the values over without a copy, and expects as many again.
+/// Hands the values over without a copy.
 fn taken<T: arrow::datatypes::ArrowNativeType>(values: &mut Vec<T>) -> ScalarBuffer<T> {
-    let rows = values.len();
-    ScalarBuffer::from(std::mem::replace(values, Vec::with_capacity(rows)))
+    ScalarBuffer::from(handed_over(values))
+}
+
+/// The values, and room for as many again and a few more: a list that is full by one value doubles, and is held so
+/// until its micro-batch is committed.
+fn handed_over<T>(values: &mut Vec<T>) -> Vec<T> {
+    let expected = values.len() + values.len() / 8;
+    let mut done = std::mem::replace(values, Vec::with_capacity(expected));
+    // of a short list there is nothing to save
+    if done.len() >= SHRUNK_MIN && done.capacity() - done.len() > done.len() / 4 {
+        done.shrink_to_fit();
+    }
+    done
 }
 
 pub(super) struct TextValues {
@@ -266,10 +276,8 @@ pub(super) struct TextValues {
 }
 
 impl TextValues {
-    fn new(rows: usize) -> Self {
-        let mut offsets = Vec::with_capacity(rows + 1);
-        offsets.push(0);
-        Self { offsets, bytes: Vec::new() }
+    fn new() -> Self {
+        Self { offsets: vec![0], bytes: Vec::new() }
     }
 
     pub(super) fn push(&mut self, value: &[u8]) {
@@ -292,11 +300,9 @@ impl TextValues {
     }
 
     fn finish(&mut self, nulls: Option<NullBuffer>) -> ArrayRef {
-        let mut next = Self::new(self.offsets.len());
-        next.bytes.reserve(self.bytes.len());
-        let done = std::mem::replace(self, next);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(done.offsets));
-        let array = StringArray::try_new(offsets, Buffer::from(done.bytes), nulls);
+        let offsets = OffsetBuffer::new(taken(&mut self.offsets));
+        self.offsets.push(0);
+        let array = StringArray::try_new(offsets, Buffer::from(handed_over(&mut self.bytes)), nulls);
         Arc::new(array.expect("records are UTF-8 and are cut at quotes and escapes only"))
     }
 }

@@ -56,7 +56,8 @@ pub struct StoredPoint {
 }
 
 impl Compression {
-    fn of(bytes: &[u8]) -> Self {
+    /// Of an object that begins so.
+    pub fn of(bytes: &[u8]) -> Self {
         let is_skippable = bytes.len() >= 4 && bytes[0] & 0xf0 == 0x50 && bytes[1..].starts_with(ZSTD_SKIPPABLE_MAGIC);
         if bytes.starts_with(GZIP_MAGIC) {
             Self::Gzip

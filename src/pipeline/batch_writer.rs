@@ -11,7 +11,7 @@ use super::chunk_log::ChunkOwner;
 use super::context::TransformContext;
 use super::parking::{Breakers, park, stop};
 use super::position::Ownership;
-use super::process::{ProcessError, ProcessedMessage, Reader, process_again};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process_again};
 use super::staged::put_files;
 use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
@@ -217,9 +217,9 @@ impl BatchWriter<'_> {
 
     async fn build(&self, sealed: SealedBatch, histories: Histories) -> Result<(Built, SealedBatch), WriteError> {
         let context = Arc::clone(self.context);
-        let others = Arc::clone(&context.alone).read_owned().await;
+        let turn = context.cpu_turn(Manner::Together).await;
         let built = tokio::task::spawn_blocking(move || {
-            let _others = others;
+            let _turn = turn;
             build(&context, &sealed, &histories).map(|built| (built, sealed))
         });
         Ok(built.await.map_err(WriteError::Task)??)

@@ -138,12 +138,14 @@ pub(super) fn build_part(
     context: &TransformContext,
     topic_partition: &TopicPartition,
     id: MicroBatchId,
-    rows: &ProcessedRows,
+    rows: ProcessedRows,
     announced_at: DateTime<Utc>,
     overrides: &Overrides,
 ) -> Result<(RowBooks, Vec<Upload>), BuildError> {
     let mut collected = Collected::default();
-    collected.rows(rows, announced_at);
+    collected.rows(&rows, announced_at);
+    // what is encoded is let go on the way
+    drop(rows);
     let uploads = collected.encode(context, topic_partition, id, overrides)?;
     Ok((RowBooks { counted: collected.checks.counted(), ..collected.books }, uploads))
 }
@@ -330,7 +332,7 @@ impl Collected {
             let passed = rows.iter().flat_map(|origin| &origin.batches).map(|batch| batch.num_rows() as u64).sum();
             self.books.ledgers.rows_in(&name, RowOutcome::Passed, passed);
             self.books.ledgers.rows_out(&name, &connector.staging.dataset, passed);
-            let encoded = stage::encode(&connector, topic_partition, id, &rows)
+            let encoded = stage::encode_owned(&connector, topic_partition, id, rows)
                 .map_err(|error| BuildError::Encode { connector: name.clone(), detail: chain(&error) })?;
             files.extend(encoded);
         }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use deadpool_postgres::Pool;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::budget::MemoryBudget;
 use super::claims::CatalogClaims;
 use super::decode_rows::{decode_limits, held_whole};
 use super::evolution::EvolvedSchemas;
 use super::parking::Parked;
-use super::process::{announced_memory, memory_estimate};
+use super::process::{Manner, announced_memory, memory_estimate};
 use crate::catalog::{self, CatalogError};
 use crate::client::kafka::Message;
 use crate::client::postgres;
@@ -44,7 +45,9 @@ pub struct TransformContext {
     /// Connectors that are stopped.
     pub parked: Parked,
     /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
-    pub alone: Arc<tokio::sync::RwLock<()>>,
+    pub alone: Arc<RwLock<()>>,
+    /// For CPU work: see [`CpuTurn`].
+    cpu: Arc<Semaphore>,
     /// `limits.attempts_max`
     pub attempts_max: u32,
     /// Messages of one topic partition that are processed at once.
@@ -85,6 +88,7 @@ impl TransformContext {
             chunk_bytes: limits.chunk_bytes,
             parked: Parked::default(),
             alone: Arc::default(),
+            cpu: Arc::new(Semaphore::new(turns_at_once())),
             attempts_max: limits.attempts_max,
             messages_in_flight_max: limits.objects_in_flight_max.max(1),
             cluster_id,
@@ -92,6 +96,22 @@ impl TransformContext {
             outbox_topic: settings.kafka.staged_batches_topic.clone(),
             process: process_name(),
         })
+    }
+
+    /// Waits for a turn to decode or to encode. Safe to drop.
+    pub(super) async fn cpu_turn(&self, manner: Manner) -> CpuTurn {
+        if manner != Manner::Together {
+            return CpuTurn::default();
+        }
+        // in this order everywhere: who waits to be alone waits for turns that are taken, never for one that waits
+        let others = Arc::clone(&self.alone).read_owned().await;
+        let turn = Arc::clone(&self.cpu).acquire_owned().await.expect("the semaphore is never closed");
+        CpuTurn { _others: Some(others), _turn: Some(turn) }
+    }
+
+    /// The same on a thread that may wait.
+    pub(super) fn cpu_turn_blocking(&self, manner: Manner) -> CpuTurn {
+        futures::executor::block_on(self.cpu_turn(manner))
     }
 
     /// Limits of an object that is held in memory with its rows.
@@ -147,6 +167,19 @@ impl TransformContext {
         let keys = event.key_candidates(KeyEncoding::Auto);
         keys.iter().find_map(|key| self.connectors.for_object(&topic_partition.topic, &event.bucket, key).cloned())
     }
+}
+
+/// The right to do CPU work now. A few more than there are cores have one, for some wait for bytes meanwhile; all others
+/// wait in line, so that what decoding and encoding take in memory besides rows and files is taken a few times at most,
+/// however many objects are in flight. Who is tried alone needs none: it waits until all are given back.
+#[derive(Debug, Default)]
+pub(super) struct CpuTurn {
+    _others: Option<OwnedRwLockReadGuard<()>>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+fn turns_at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get) + 1
 }
 
 /// Host and process id: `pod-7/1234`.

@@ -186,9 +186,9 @@ pub(super) async fn decode_rows(
 ) -> Result<Result<ProcessedRows, Fault>, ProcessError> {
     let context = Arc::clone(context);
     let DecodeJob { connector, input, origin, object, overrides, manner } = job;
-    let others = if manner == Manner::Together { Some(Arc::clone(&context.alone).read_owned().await) } else { None };
+    let turn = context.cpu_turn(manner).await;
     let work = move || {
-        let _others = others;
+        let _turn = turn;
         begin_decoding(object.as_ref());
         let limits = context.limits_held_whole();
         let current = context.schemas.current(&connector.name);

@@ -2,9 +2,14 @@
 //!
 //! # Contract
 //! One task owns a topic partition from its assignment to its revocation ([`partition`]). Memory in
-//! flight is bounded by one budget ([`budget`]); CPU work runs on blocking threads. SIGTERM drains:
-//! open micro-batches are committed, the group is left, and what does not end by the deadline is dropped,
-//! which loses nothing.
+//! flight is bounded by one budget ([`budget`]); CPU work runs on blocking threads, a few at a time whatever is in flight
+//! ([`context`]). SIGTERM drains: open micro-batches are committed, the group is left, and what does not end by the
+//! deadline is dropped, which loses nothing.
+//!
+//! # Freshness
+//! Where the reader has caught up with the log, what it reads is committed when it is `limits.micro_batch_age_max` old at
+//! the latest. Behind a backlog micro-batches grow to their limits of rows, bytes and offsets instead, up to ten times that
+//! age ([`open_batch`]): a cut would make many small files, and nothing fresher.
 //!
 //! # Large objects
 //! An object that unpacks to more than `limits.chunk_bytes` is one offset all the same: it is read in parts, its files are
@@ -64,5 +69,5 @@ pub use reload::{ReloadError, Reloaded, reload};
 pub use resolver::{Resolver, ResolverError};
 pub use resolver_index::IndexPolicy;
 pub use run::{Role, RunError, RunHandle, run};
-pub use settled::{InFlight, SettledError, in_flight};
+pub use settled::{InFlight, SettledError, backlog, in_flight};
 pub use start::{StartError, Started, check_buckets, check_catalog, check_kafka, check_warehouse, connect};

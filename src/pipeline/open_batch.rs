@@ -9,6 +9,9 @@ use super::replay::Bound;
 use crate::commit::{BatchLimits, Fill};
 use crate::types::MicroBatchId;
 
+/// How much older than its limit a micro-batch may become behind a backlog.
+const BACKLOG_AGE_FACTOR: u32 = 10;
+
 pub(super) struct OpenBatch {
     pub(super) first: i64,
     /// The micro-batch before it; nil where this ownership has committed none yet.
@@ -111,10 +114,37 @@ impl OpenBatch {
     }
 
     /// When it is to be cut. `None`: not before there is more.
-    pub(super) fn due(&self, limits: &BatchLimits, age_max: Duration) -> Option<Instant> {
+    ///
+    /// Age is for messages that come one by one. Behind a backlog (`behind_since`: when the last message was taken from
+    /// the log, and there are more) a cut makes nothing fresher, for what waits is older still, and many small files: then
+    /// age counts anew with each message, [`BACKLOG_AGE_FACTOR`] times the limit at most.
+    pub(super) fn due(&self, limits: &BatchLimits, behind_since: Option<Instant>) -> Option<Instant> {
         if self.is_full(limits) || (self.is_closed && !self.must_grow()) {
             return Some(Instant::now());
         }
-        if self.must_grow() { None } else { self.since.map(|since| since + age_max) }
+        let since = self.since.filter(|_| !self.must_grow())?;
+        Some(due_by_age(since, behind_since, limits.age_max))
+    }
+}
+
+/// `behind_since`: as for [`OpenBatch::due`].
+fn due_by_age(since: Instant, behind_since: Option<Instant>, age_max: Duration) -> Instant {
+    let latest = since + age_max * (BACKLOG_AGE_FACTOR - 1);
+    behind_since.map_or(since, |last_read| last_read.clamp(since, latest)) + age_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn behind_a_backlog_age_counts_from_the_last_message_and_within_bounds() {
+        let (age_max, since) = (Duration::from_secs(1), Instant::now());
+        let after = |seconds: f64| since + Duration::from_secs_f64(seconds);
+        assert_eq!(due_by_age(since, None, age_max), after(1.0));
+        for (last_read, due) in [(-1.0_f64, 1.0), (0.0, 1.0), (0.5, 1.5), (8.5, 9.5), (9.0, 10.0), (60.0, 10.0)] {
+            let last_read = if last_read < 0.0 { since - Duration::from_secs(1) } else { after(last_read) };
+            assert_eq!(due_by_age(since, Some(last_read), age_max), after(due));
+        }
     }
 }

@@ -236,7 +236,7 @@ impl PartitionWorker {
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
         let mut tail = AbsentTail::new(self.kafka.clone(), self.topic_partition().clone(), IDLE_WAIT);
-        let mut redrives = Redrives::default();
+        let (mut redrives, mut last_read) = (Redrives::default(), None);
         loop {
             let draining = *stop.borrow();
             if draining && in_flight.tasks.is_empty() && held.is_none() {
@@ -251,7 +251,7 @@ impl PartitionWorker {
             let may_read = !draining && !redrives.is_asked && has_room;
             let idle = waits && !draining && (open.messages.is_empty() || open.must_grow());
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
-            let due = open.due(limits, limits.age_max);
+            let due = open.due(limits, last_read.filter(|_| self.is_behind(expected)));
             let must_go_on = open.must_grow() && in_flight.tasks.is_empty();
             let may_close = admitted.is_some() && in_flight.tasks.is_empty() && open.may_close();
             tokio::select! {
@@ -281,7 +281,7 @@ impl PartitionWorker {
                     // one that is covered already can only come from before this start
                     Some(message) if message.offset < expected => {}
                     Some(message) => {
-                        expected = message.offset + 1;
+                        (expected, last_read) = (message.offset + 1, Some(Instant::now()));
                         tail.message_seen();
                         let estimate = self.estimate(ownership, &message);
                         admitted = Some((message, estimate));
@@ -330,6 +330,11 @@ impl PartitionWorker {
     fn estimate(&self, ownership: &Ownership, message: &Message) -> u64 {
         let is_suspect = ownership.must_be_careful(message.offset);
         if is_suspect { message.size_bytes() } else { self.context.memory_estimate(self.topic_partition(), message) }
+    }
+
+    /// Whether the log is known to hold more than was read.
+    fn is_behind(&self, expected: i64) -> bool {
+        self.consumer.high_watermark(self.topic_partition()).is_some_and(|end| end > expected)
     }
 
     fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 
 use super::build::BuildError;
@@ -24,6 +25,7 @@ use crate::client::kafka::Message;
 use crate::client::retry::RetryPolicy;
 use crate::client::s3::S3Error;
 use crate::config::Connector;
+use crate::decode::Compression;
 use crate::source::notification::{self, Announcement, ObjectEvent};
 use crate::source::object_reader::{ReadError, Reservation};
 use crate::transform::Tallies;
@@ -134,24 +136,55 @@ pub fn announced_at(message: &Message) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(message.timestamp_ms).unwrap_or_default()
 }
 
-/// Arrow rows, their unpacked bytes and the staged file together, for each byte of a stored object.
-const MEMORY_FACTOR: u64 = 6;
+/// Unpacked bytes or Arrow rows, and the same rows once more while they are put into their files: for each unpacked byte.
+/// Measured: 64 MiB of JSON are 48 MiB of rows, 48 MiB of scattered rows and 15 MiB of files.
+const UNPACKED_FACTOR: u64 = 2;
+/// Likewise for each stored byte of a format that is read whole, which may be packed by itself.
+const WHOLE_FACTOR: u64 = 6;
+/// What compressed bytes are taken to unpack to.
+const UNPACK_RATIO: u64 = 12;
+/// What an object costs besides its bytes: a record batch of few rows is mostly its arrays.
+const OBJECT_BYTES_BESIDES: u64 = 16 << 10;
 /// For objects whose announcement tells no size, until the store tells it. Large: it is completed multipart uploads that
 /// some stores announce so (versitygw 1.0), and a small estimate would let all of them in at once.
 const OBJECT_BYTES_UNKNOWN: u64 = 64 << 20;
 /// Sums of estimates must not overflow, whatever messages claim.
 const MESSAGE_MEMORY_MAX: u64 = 1 << 50;
 
-/// Memory for an object of so many stored bytes, of which no more than a chunk is held at a time.
+/// Memory for an object of so many stored bytes, taken for unpacked ones: whether they are shows when they have come
+/// ([`read_memory`]). Of a longer one no more than a chunk is held at a time, and two as files.
 pub(super) fn object_memory(stored_bytes: u64, chunk_bytes: u64) -> u64 {
-    let of_chunk = decoded_memory(chunk_bytes).saturating_add(stored_bytes.min(chunk_bytes));
-    stored_bytes.saturating_mul(MEMORY_FACTOR).min(of_chunk)
+    let bytes = if chunk_bytes == u64::MAX {
+        stored_bytes.saturating_mul(WHOLE_FACTOR)
+    } else if stored_bytes > chunk_bytes {
+        chunk_bytes.saturating_mul(UNPACKED_FACTOR + 1)
+    } else {
+        stored_bytes.saturating_mul(UNPACKED_FACTOR)
+    };
+    bytes.saturating_add(OBJECT_BYTES_BESIDES)
 }
 
-/// Memory for rows that were decoded from so many unpacked bytes: the bytes, which rejected rows hold, Arrow rows and the
-/// staged file.
-pub(super) fn decoded_memory(unpacked_bytes: u64) -> u64 {
-    unpacked_bytes.saturating_mul(3)
+/// The same, when its stored bytes are in memory.
+pub(super) fn read_memory(stored: &[u8], chunk_bytes: u64) -> u64 {
+    let stored_bytes = stored.len() as u64;
+    if Compression::of(stored) == Compression::None {
+        return object_memory(stored_bytes, chunk_bytes);
+    }
+    let unpacked = stored_bytes.saturating_mul(UNPACK_RATIO);
+    let of_rows = if unpacked > chunk_bytes {
+        chunk_bytes.saturating_mul(UNPACKED_FACTOR + 1)
+    } else {
+        unpacked.saturating_mul(UNPACKED_FACTOR)
+    };
+    stored_bytes.saturating_add(of_rows).saturating_add(OBJECT_BYTES_BESIDES)
+}
+
+/// Memory for rows until their micro-batch is committed: they are held as they are, once more while their files are made,
+/// and as files.
+pub(super) fn rows_memory(rows: &ProcessedRows) -> u64 {
+    let arrow: usize = rows.rows.batches.iter().map(RecordBatch::get_array_memory_size).sum();
+    let kept: usize = rows.rejects.iter().chain(&rows.held).map(|reject| reject.bytes.len()).sum();
+    2 * arrow as u64 + 2 * kept as u64 + rows.unpacked_bytes / 4 + OBJECT_BYTES_BESIDES
 }
 
 /// What the memory budget is asked for before the message is processed: bytes. `of_object`: for an object as its
@@ -394,5 +427,16 @@ mod tests {
     fn an_object_of_unknown_size_is_taken_for_a_large_one() {
         assert!(estimate(10 << 10) < 1 << 20);
         assert!(estimate(0) >= 64 << 20, "stores that tell no size of multipart uploads write 0");
+    }
+
+    #[test]
+    fn what_is_compressed_is_taken_for_more_than_it_looks_and_for_no_more_than_chunks() {
+        let (chunk, plain, mut packed) = (1_u64 << 20, vec![b'{'; 10_000], vec![0; 10_000]);
+        packed[..2].copy_from_slice(&[0x1f, 0x8b]);
+        assert_eq!(read_memory(&plain, chunk), object_memory(10_000, chunk));
+        assert!(read_memory(&packed, chunk) >= 10_000 * UNPACK_RATIO);
+        packed.resize(1 << 20, 0);
+        assert_eq!(read_memory(&packed, chunk), (1 << 20) + 3 * chunk + OBJECT_BYTES_BESIDES);
+        assert!(object_memory(1 << 40, chunk) < 4 * chunk);
     }
 }

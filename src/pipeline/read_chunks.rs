@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use super::build::{BuildError, build_part};
 use super::chunk_log::{Adopted, ChunkLog, chunked_object};
-use super::context::TransformContext;
+use super::context::{CpuTurn, TransformContext};
 use super::decode_rows::{ChunkError, Chunks, begin_decoding, processed};
 use super::decode_task::{Fault, catching};
 use super::evolution::CurrentSchema;
@@ -136,9 +136,11 @@ pub(super) async fn read_object(
     };
     let job = Arc::new(job);
     let (sender, mut parts) = mpsc::channel(1);
+    // waited for here, where it costs no thread
+    let turn = context.cpu_turn(job.manner).await;
     let work = {
         let (context, job) = (Arc::clone(context), Arc::clone(&job));
-        tokio::task::spawn_blocking(move || stage_parts(&context, &job, source, &sender))
+        tokio::task::spawn_blocking(move || stage_parts(&context, &job, source, turn, &sender))
     };
     while let Some(part) = parts.recv().await {
         staging.put(&job, part).await?;
@@ -257,6 +259,7 @@ fn stage_parts(
     context: &TransformContext,
     job: &ObjectJob,
     source: Source,
+    turn: CpuTurn,
     parts: &mpsc::Sender<Part>,
 ) -> Result<Ended, PartError> {
     let limits = context.limits_of(&job.connector);
@@ -265,10 +268,10 @@ fn stage_parts(
         begin_decoding(Some(&job.object));
         Ok(open(context, job, source, &limits))
     })??;
-    let mut is_first = is_begin;
+    let (mut is_first, mut first_turn) = (is_begin, Some(turn));
     loop {
-        // not across the wait for whoever takes the part: a message that is tried alone waits for it
-        let others = (job.manner == Manner::Together).then(|| context.alone.blocking_read());
+        // not across the wait for whoever takes the part: others want it, and a message that is tried alone waits for it
+        let turn = first_turn.take().unwrap_or_else(|| context.cpu_turn_blocking(job.manner));
         // `catching` takes faults; what else goes wrong is no fault of the object
         let (chunk, is_last) = catching(|| match chunks.next() {
             Err(ChunkError::Fault(fault)) => Err(fault),
@@ -283,11 +286,11 @@ fn stage_parts(
         }
         is_first = false;
         let ObjectJob { topic_partition, staged_as, announced_at, overrides, .. } = job;
-        let built = build_part(context, topic_partition, *staged_as, &rows, *announced_at, overrides);
+        let connector = Arc::clone(&rows.connector);
+        let built = build_part(context, topic_partition, *staged_as, rows, *announced_at, overrides);
         let (books, uploads) = built.map_err(PartError::Build)?;
-        drop(others);
-        let part = Part { connector: Arc::clone(&rows.connector), books, uploads, next };
-        drop(rows);
+        drop(turn);
+        let part = Part { connector, books, uploads, next };
         // where nobody takes it nobody wants the rest
         if parts.blocking_send(part).is_err() || is_last {
             return Ok(Ended::Staged);

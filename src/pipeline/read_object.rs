@@ -12,8 +12,8 @@ use super::decode_rows::count_read;
 use super::decode_task::Fault;
 use super::overrides::Overrides;
 use super::process::{
-    Manner, ProcessError, ProcessedObject, ProcessedRows, announced_at, announced_memory, dead_letter, decoded_memory,
-    object_memory,
+    Manner, ProcessError, ProcessedObject, ProcessedRows, announced_at, announced_memory, dead_letter, object_memory,
+    read_memory, rows_memory,
 };
 use super::read_chunks::{ObjectJob, ObjectRows, StoredObject, read_object};
 use super::replay::Replaced;
@@ -99,6 +99,8 @@ impl Reading<'_> {
                     wanted.quarantined(version, head, reservation, fault)
                 }
                 ReadOutcome::Read { version, bytes, reservation } => {
+                    let known = read_memory(&bytes, self.context.chunk_bytes_of(&connector));
+                    memory.correct(std::mem::replace(&mut held, known), known);
                     match wanted.decoded(version, bytes, reservation).await? {
                         Some(object) => object,
                         None => continue,
@@ -107,9 +109,8 @@ impl Reading<'_> {
             };
         };
         // a chunk's share is kept to the commit: who is announced the same object again then finds it claimed
-        let unpacked = object.rows.as_ref().map(|rows| rows.unpacked_bytes);
-        if let Some(unpacked) = unpacked.map(decoded_memory) {
-            memory.correct(held, unpacked);
+        if let Some(rows) = &object.rows {
+            memory.correct(held, rows_memory(rows));
         }
         wanted.overrides.correct_object(self.context, self.message.offset, object, self.manner).await
     }

@@ -57,6 +57,12 @@ impl SettledError {
     }
 }
 
+/// What the catalog alone knows to be in flight: cheaper than [`in_flight`], and enough to say that something is.
+pub async fn backlog(pool: &deadpool_postgres::Pool) -> Result<Backlog, SettledError> {
+    let client = postgres::get(pool).await.map_err(CatalogError::Connect)?;
+    Ok(catalog::backlog(&client).await?)
+}
+
 /// Looks at Kafka first and at the catalog second, so that what moves meanwhile is seen at least once. The outbox moves
 /// the other way, for it may announce objects on a topic that is read: what it may have sent meanwhile counts as unsent.
 pub async fn in_flight(

@@ -35,6 +35,8 @@ const LEASE_SECONDS: f64 = 30.0;
 const FILES_PER_ROUND: i64 = 64;
 const HIDDEN_PER_ROUND: i64 = 500;
 const COPIES_IN_FLIGHT: usize = 8;
+/// Copies that are marked by one statement, whose pending copies are deleted by one request.
+const MARKED_AT_ONCE: usize = 16;
 
 #[derive(Debug, Error)]
 pub enum PublishError {
@@ -82,15 +84,13 @@ impl Publisher {
         drop(client);
         let count = to_publish.len();
         stream::iter(to_publish)
-            .for_each_concurrent(COPIES_IN_FLIGHT, |file| async move {
-                let published = self.publish(&file).await;
-                note(
-                    &file,
-                    published,
-                    &metrics().files_published,
-                    "file stays pending, taken up again when its lease ends",
-                );
+            .map(|file| async move {
+                let copied = self.copy(&file).await;
+                (file, copied)
             })
+            .buffer_unordered(COPIES_IN_FLIGHT)
+            .chunks(MARKED_AT_ONCE)
+            .for_each_concurrent(2, |files| self.publish(files))
             .await;
         Ok(count + self.hide_round().await?)
     }
@@ -116,7 +116,8 @@ impl Publisher {
         Ok(files.len())
     }
 
-    async fn publish(&self, file: &LeasedFile) -> Result<(), PublishError> {
+    /// Copies a file and verifies the copy.
+    async fn copy(&self, file: &LeasedFile) -> Result<(), PublishError> {
         match self.lake.copy(&self.lake_bucket, &file.pending_key, &file.published_key, None).await {
             Ok(_) => {}
             // another worker was here before: the verification below decides
@@ -135,28 +136,50 @@ impl Publisher {
                 expected: file.size_bytes.unsigned_abs(),
             });
         }
-        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-        crate::telemetry::fail_point!("publish.copied", PublishError::Catalog);
-        if !catalog::mark_published(&client, file).await? {
-            // replaced while we copied, perhaps long ago: this copy may be one that hiding has not seen
-            tracing::info!(component = "publish", key = file.published_key, "micro-batch was replaced meanwhile");
-            return self.delete(&file.published_key).await;
-        }
-        crate::telemetry::fail_point!("publish.marked", PublishError::Catalog);
-        self.delete(&file.pending_key).await
+        Ok(())
     }
 
-    async fn delete(&self, key: &str) -> Result<(), PublishError> {
-        self.lake.delete(&self.lake_bucket, key).await.map_err(PublishError::Delete)
+    /// Goes on with those that are copied, all at once: a statement or a request for each would cost more than its copy.
+    async fn publish(&self, files: Vec<(LeasedFile, Result<(), PublishError>)>) {
+        let mut copied = Vec::with_capacity(files.len());
+        for (file, result) in files {
+            match result {
+                Ok(()) => copied.push(file),
+                Err(error) => note(&file, &error),
+            }
+        }
+        match self.publish_copied(&copied).await {
+            Ok(()) => copied.iter().for_each(|file| metrics().files_published.with_label_values(&[&file.kind]).inc()),
+            Err(error) => copied.iter().for_each(|file| note(file, &error)),
+        }
+    }
+
+    async fn publish_copied(&self, files: &[LeasedFile]) -> Result<(), PublishError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        crate::telemetry::fail_point!("publish.copied", PublishError::Catalog);
+        let published = catalog::mark_published(&client, files).await?;
+        drop(client);
+        let (published, replaced): (Vec<&LeasedFile>, Vec<&LeasedFile>) =
+            files.iter().partition(|file| published.contains(&file.file_id));
+        if !replaced.is_empty() {
+            // replaced while we copied, perhaps long ago: these copies may be ones that hiding has not seen
+            tracing::info!(component = "publish", count = replaced.len(), "micro-batches were replaced meanwhile");
+            self.delete_all(replaced.iter().map(|file| file.published_key.as_str())).await?;
+        }
+        crate::telemetry::fail_point!("publish.marked", PublishError::Catalog);
+        self.delete_all(published.iter().map(|file| file.pending_key.as_str())).await
+    }
+
+    async fn delete_all(&self, keys: impl Iterator<Item = &str>) -> Result<(), PublishError> {
+        let keys: Vec<&str> = keys.collect();
+        self.lake.delete_all(&self.lake_bucket, &keys).await.map_err(PublishError::Delete)
     }
 }
 
-fn note(file: &LeasedFile, done: Result<(), PublishError>, counter: &prometheus::IntCounterVec, otherwise: &str) {
-    match done {
-        Ok(()) => counter.with_label_values(&[&file.kind]).inc(),
-        Err(error) => {
-            metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
-            tracing::warn!(component = "publish", key = file.published_key, error = %chain(&error), "{otherwise}");
-        }
-    }
+fn note(file: &LeasedFile, error: &PublishError) {
+    metrics().errors.with_label_values(&["publish", error.kind().as_str()]).inc();
+    tracing::warn!(component = "publish", key = file.published_key, error = %chain(error), "file stays pending, taken up again when its lease ends");
 }

@@ -51,7 +51,7 @@ impl Publisher {
             return Ok(false);
         }
         tracing::warn!(component = "publish", key, "file is listed but not published, swept");
-        self.delete(key).await?;
+        self.delete_all(std::iter::once(key)).await?;
         metrics().files_swept.with_label_values::<&str>(&[]).inc();
         Ok(true)
     }

@@ -21,6 +21,7 @@
 
 mod dead_letters;
 mod encoding;
+mod gather;
 mod hive;
 mod parquet_file;
 mod scatter;
@@ -31,22 +32,21 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat;
 use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use uuid::Uuid;
 
-use crate::config::{Connector, UTC};
+use crate::config::Connector;
 use crate::error::ErrorKind;
 use crate::types::{FileKind, MicroBatchId, Origin, OriginRows, StagedFile, TablePartition, TopicPartition};
 
 pub use dead_letters::encode_dead_letters;
 pub use parquet_file::encode_again;
 
+use gather::{Source, lineage, sources};
 use parquet_file::{FileLayout, FileSeries, Label};
 use scatter::{Layout, PartitionRows, Run, scatter};
 
@@ -129,12 +129,6 @@ fn in_order(mut rows: Vec<OriginRows>) -> (Vec<Origin>, Vec<Vec<RecordBatch>>) {
     rows.into_iter().map(|OriginRows { origin, batches }| (origin, batches)).unzip()
 }
 
-/// Each batch is let go when its rows are with their partitions.
-fn sources(origins: &[Origin], batches: Vec<Vec<RecordBatch>>) -> impl Iterator<Item = (&Origin, RecordBatch)> {
-    let of_each = origins.iter().zip(batches);
-    of_each.flat_map(|(origin, batches)| batches.into_iter().map(move |batch| (origin, batch)))
-}
-
 /// Runs → rows of the lake → files.
 struct Encoder {
     label: Label,
@@ -193,13 +187,14 @@ impl Encoder {
     }
 
     fn add(&self, open: &mut OpenPartition, runs: &[Run<'_>]) -> Result<(), StageError> {
-        let mut chunk: Vec<Run<'_>> = Vec::new();
+        let mut chunk: Vec<Source<'_>> = Vec::new();
         let (mut row_count, mut text_bytes) = (0, 0);
-        for Run { origin, rows } in runs {
+        for run in runs {
             let mut start = 0;
-            while start < rows.num_rows() {
-                let rows = rows.slice(start, (CHUNK_ROWS_MAX - row_count).min(rows.num_rows() - start));
-                let bytes = sorted::longest_text_bytes(&rows);
+            while start < run.len {
+                let part = run.rows(start, (CHUNK_ROWS_MAX - row_count).min(run.len - start));
+                let rows = &part.rows;
+                let bytes = sorted::longest_text_bytes(rows);
                 if row_count > 0 && text_bytes + bytes > CHUNK_TEXT_BYTES_MAX {
                     self.add_chunk(open, &std::mem::take(&mut chunk))?;
                     (row_count, text_bytes) = (0, 0);
@@ -208,7 +203,7 @@ impl Encoder {
                 start += rows.num_rows();
                 row_count += rows.num_rows();
                 text_bytes += bytes;
-                chunk.push(Run { origin, rows });
+                chunk.push(part);
                 if row_count == CHUNK_ROWS_MAX {
                     self.add_chunk(open, &std::mem::take(&mut chunk))?;
                     (row_count, text_bytes) = (0, 0);
@@ -218,7 +213,7 @@ impl Encoder {
         if chunk.is_empty() { Ok(()) } else { self.add_chunk(open, &chunk) }
     }
 
-    fn add_chunk(&self, open: &mut OpenPartition, runs: &[Run<'_>]) -> Result<(), StageError> {
+    fn add_chunk(&self, open: &mut OpenPartition, runs: &[Source<'_>]) -> Result<(), StageError> {
         let chunk = self.joined(runs).map_err(|source| self.arrange_failed(source))?;
         if self.sort_by.is_empty() {
             return self.write(&mut open.series, &chunk);
@@ -234,7 +229,7 @@ impl Encoder {
     }
 
     /// At least one run, in the lake's schema.
-    fn joined(&self, runs: &[Run<'_>]) -> Result<RecordBatch, ArrowError> {
+    fn joined(&self, runs: &[Source<'_>]) -> Result<RecordBatch, ArrowError> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         match runs {
             [only] => columns.extend_from_slice(only.rows.columns()),
@@ -246,21 +241,19 @@ impl Encoder {
             }
         }
         let row_count = runs.iter().map(|run| run.rows.num_rows()).sum();
+        let [offsets, records, times] = if runs[0].origin.is_some() {
+            lineage(runs.iter().filter_map(|run| Some((run.origin?, run.rows.num_rows()))))
+        } else {
+            let given = columns.split_off(columns.len().saturating_sub(3));
+            given.try_into().map_err(|_| ArrowError::SchemaError("rows without lineage".to_owned()))?
+        };
         // `_row` is the last of the decoded columns; in the lake it stands among the lineage.
         let row_numbers = columns.pop().ok_or_else(|| ArrowError::SchemaError("rows without columns".to_owned()))?;
-        let (mut offsets, mut records, mut times) =
-            (Vec::with_capacity(row_count), Vec::with_capacity(row_count), Vec::with_capacity(row_count));
-        for Run { origin, rows } in runs {
-            let end = offsets.len() + rows.num_rows();
-            offsets.resize(end, origin.message_offset);
-            records.resize(end, origin.record);
-            times.resize(end, origin.time.timestamp_millis());
-        }
         columns.push(repeated(&self.topic_partition, row_count));
-        columns.push(Arc::new(Int64Array::from(offsets)));
-        columns.push(Arc::new(Int32Array::from(records)));
+        columns.push(offsets);
+        columns.push(records);
         columns.push(row_numbers);
-        columns.push(Arc::new(TimestampMillisecondArray::from(times).with_timezone(UTC)));
+        columns.push(times);
         columns.push(repeated(&self.batch_id, row_count));
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }

@@ -5,6 +5,7 @@
 //! each partition that it has rows of.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -13,6 +14,7 @@ use arrow::error::ArrowError;
 use chrono::{DateTime, Timelike};
 
 use super::StageError;
+use super::gather::Source;
 use super::hive::push_level;
 use crate::config::{Connector, PartitionBy};
 use crate::types::{Origin, TablePartition};
@@ -26,10 +28,21 @@ pub(super) struct PartitionRows<'a> {
     pub(super) runs: Vec<Run<'a>>,
 }
 
-/// Rows of one source that go to one partition.
+/// Rows of one source that go to one partition. Not yet a record batch of their own, which takes 200 bytes a column: with
+/// a thousand partitions runs are short, and those batches would be more than the rows.
 pub(super) struct Run<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) rows: RecordBatch,
+    /// As of [`Source`].
+    origin: Option<&'a Origin>,
+    batch: Arc<RecordBatch>,
+    start: usize,
+    pub(super) len: usize,
+}
+
+impl<'a> Run<'a> {
+    /// So many of its rows.
+    pub(super) fn rows(&self, start: usize, len: usize) -> Source<'a> {
+        Source { origin: self.origin, rows: self.batch.slice(self.start + start, len) }
+    }
 }
 
 /// A connector's levels with their columns found.
@@ -98,11 +111,12 @@ impl<'c> Layout<'c> {
 pub(super) fn scatter<'a>(
     connector: &Connector,
     layout: &Layout<'_>,
-    sources: impl Iterator<Item = (&'a Origin, RecordBatch)>,
+    sources: impl Iterator<Item = Result<Source<'a>, ArrowError>>,
 ) -> Result<Vec<PartitionRows<'a>>, StageError> {
     let arrange_failed = |source| StageError::Arrange { connector: connector.name.clone(), source };
     let mut scattered = Scattered::default();
-    for (origin, batch) in sources {
+    for source in sources {
+        let Source { origin, rows: batch } = source.map_err(arrange_failed)?;
         let times: &TimestampMillisecondArray =
             batch.column(layout.time_column).as_primitive::<TimestampMillisecondType>();
         if times.null_count() > 0 {
@@ -115,7 +129,7 @@ pub(super) fn scatter<'a>(
             let partition = scattered.find(layout, times.value(row), &texts, row);
             scattered.count(partition);
         }
-        scattered.cut(origin, &batch).map_err(arrange_failed)?;
+        scattered.cut(origin, batch).map_err(arrange_failed)?;
     }
     let mut partitions = scattered.partitions;
     partitions.sort_by(|a, b| a.path.cmp(&b.path));
@@ -143,7 +157,7 @@ fn text_columns<'a>(
 #[derive(Default)]
 struct Scattered<'a> {
     partitions: Vec<PartitionRows<'a>>,
-    by_key: HashMap<Vec<u8>, usize>,
+    by_key: HashMap<Vec<u8>, usize, ahash::RandomState>,
     /// Several keys may be one path: null and the empty text.
     by_path: HashMap<TablePartition, usize>,
     /// Key of the row at hand, and of the row before it: neighbours mostly go to the same place.
@@ -177,9 +191,10 @@ impl<'a> Scattered<'a> {
     }
 
     /// Gives each partition its rows of the batch, in their order.
-    fn cut(&mut self, origin: &'a Origin, batch: &RecordBatch) -> Result<(), ArrowError> {
+    fn cut(&mut self, origin: Option<&'a Origin>, batch: RecordBatch) -> Result<(), ArrowError> {
         if let [only] = self.met[..] {
-            self.partitions[only as usize].runs.push(Run { origin, rows: batch.clone() });
+            let len = batch.num_rows();
+            self.partitions[only as usize].runs.push(Run { origin, batch: Arc::new(batch), start: 0, len });
             return Ok(());
         }
         let mut start = 0;
@@ -193,12 +208,12 @@ impl<'a> Scattered<'a> {
             order[*next as usize] = row;
             *next += 1;
         }
-        let ordered = take_record_batch(batch, &UInt32Array::from(order))?;
+        let ordered = Arc::new(take_record_batch(&batch, &UInt32Array::from(order))?);
         let mut start = 0;
         for partition in &self.met {
             let end = self.counts[*partition as usize] as usize;
-            let rows = ordered.slice(start, end - start);
-            self.partitions[*partition as usize].runs.push(Run { origin, rows });
+            let run = Run { origin, batch: Arc::clone(&ordered), start, len: end - start };
+            self.partitions[*partition as usize].runs.push(run);
             start = end;
         }
         Ok(())

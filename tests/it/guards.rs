@@ -277,9 +277,8 @@ async fn a_replaced_file_stays_until_what_replaces_it_is_published() {
     let owner = Owner::new().await;
     let client = postgres::get(&owner.pool).await.expect("the catalog answers");
     let publish = async || {
-        for file in lease_pending_files(&client, 10, 30.0).await.expect("the catalog answers") {
-            assert!(mark_published(&client, &file).await.expect("the catalog answers"));
-        }
+        let files = lease_pending_files(&client, 10, 30.0).await.expect("the catalog answers");
+        assert_eq!(mark_published(&client, &files).await.expect("the catalog answers").len(), files.len());
     };
     let old = owner.committed(with_a_file(owner.proposal(0, 5))).await;
     publish().await;
