@@ -276,3 +276,41 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
 fn a_connector_without_later_options_keeps_its_revision() {
     assert_eq!(sound(SOUND).revision, "23fd26c449d4ce29");
 }
+
+const SQL: &str =
+    "\ntransform: {sql: \"SELECT order_id, user_id, amount * 2 AS twice, occurred_at, updated_at FROM input\"}\n";
+
+#[test]
+fn sql_gives_the_dataset_its_columns_and_is_part_of_the_revision() {
+    let connector = sound(&(SOUND.replace("amount > 0", "twice > 0") + SQL));
+    let dataset = connector.dataset();
+    let names: Vec<&str> = dataset.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["order_id", "user_id", "twice", "occurred_at", "updated_at"]);
+    assert!(dataset.field("order_id").unwrap().required);
+    assert_eq!((&dataset.name, &dataset.revision), (&connector.name, &connector.revision));
+    assert_ne!(dataset.schema_revision, connector.schema_revision);
+    let other = sound(&(SOUND.replace("amount > 0", "twice > 0") + &SQL.replace("* 2", "* 3")));
+    assert_ne!(other.revision, connector.revision);
+}
+
+#[test]
+fn sql_that_cannot_keep_its_promises_is_refused_at_its_place() {
+    for (from, to, expected) in [
+        ("twice, occ", "twice, occ, occ", "there is no column `occ`"),
+        ("SELECT order_id", "SELEC order_id", "this is no SQL"),
+        ("amount * 2", "now()", "`now()` gives another value tomorrow"),
+        ("FROM input", "FROM input LIMIT 3", "the SQL holds LIMIT"),
+        ("SELECT order_id", "SELECT DISTINCT order_id", "the SQL holds DISTINCT"),
+        (
+            "FROM input",
+            "FROM input JOIN (SELECT order_id AS o FROM input) other ON order_id = o",
+            "a join of `input` with itself",
+        ),
+        ("amount * 2", "(SELECT max(amount) FROM input)", "a subquery that reads `input` again"),
+        ("occurred_at, ", "", "there is no column `occurred_at`"),
+    ] {
+        let sql = SQL.replacen(from, to, 1);
+        let told = problems(&[("a.yaml", &(SOUND.replace("amount > 0", "twice > 0") + &sql))]);
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}

@@ -139,7 +139,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
 
 /// `None` where it is the declared one.
 fn schema_version(context: &TransformContext, connector: &Connector) -> Option<SchemaVersion> {
-    let declared = context.connectors.by_name(&connector.name)?;
+    let declared = context.connectors.by_name(&connector.name)?.dataset();
     (declared.schema_revision != connector.schema_revision).then(|| SchemaVersion {
         connector: connector.name.clone(),
         declared_revision: declared.schema_revision.clone(),

@@ -80,7 +80,7 @@ impl Checks {
         rows: Vec<OriginRows>,
         histories: &Histories,
     ) -> Result<Checked, TransformError> {
-        let connector = plan.connector();
+        let connector = plan.dataset();
         let name = &connector.name;
         let mut read = self.read.remove(name);
         let mut unread = Tallies::of(connector);

@@ -61,6 +61,7 @@ fn connector(evolution: Evolution) -> Arc<Connector> {
         evolution,
         clean: Vec::new(),
         expectations: Vec::new(),
+        transform: None,
         breaker: None,
         staging: Staging {
             dataset: "things".to_owned(),

@@ -46,6 +46,7 @@ fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
         evolution: Evolution { new_field, ..Evolution::default() },
         clean: Vec::new(),
         expectations: Vec::new(),
+        transform: None,
         breaker: None,
         staging: Staging {
             dataset: "orders-lake".to_owned(),

@@ -57,6 +57,7 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
                 on_fail: *on_fail,
             })
             .collect(),
+        transform: None,
         breaker: None,
         staging: Staging {
             dataset: "orders".to_owned(),

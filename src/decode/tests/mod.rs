@@ -47,6 +47,7 @@ pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connecto
         evolution: Evolution { new_field, ..Evolution::default() },
         clean: Vec::new(),
         expectations: Vec::new(),
+        transform: None,
         breaker: None,
         staging: Staging {
             dataset: "things".to_owned(),
