@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos mutants up down bench bench-staging lint fmt install
+.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-job bench-staging bench-pipeline lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -46,6 +46,9 @@ mutants: ## Take each guard away in turn: exit 1 where no test notices
 	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
 	  guards::mutants::every_guard_that_is_taken_away_is_noticed
 
+fuzz: ## Fuzz the decoders and notifications, each target for FUZZ_SECONDS (600): exit 1 on a finding
+	@tests/fuzz/run $(TARGETS)
+
 up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its settings
 	@compose/native up
 	@compose/native env
@@ -53,7 +56,14 @@ up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its set
 down: ## Stop the native stack
 	@compose/native down
 
-bench: ## Run the whole job over a million rows, then a replay beside a first reading, and print their speed
+bench: bench-staging bench-pipeline ## Measure staging beside other engines, then the whole pipeline on real servers
+
+bench-pipeline: ## Measure `sluice run` from S3 and Kafka to `settled` (PIPELINE_ARGS="end_to_end --share 0.05")
+	@compose/native install
+	cargo build --locked --profile optimized -p sluice -p sluice-loadtest
+	loadtest/benches/pipeline/run $(PIPELINE_ARGS)
+
+bench-job: ## Run the demo over a million rows, then a replay beside a first reading, and print their speed
 	cargo build --locked --bin sluice
 	$(SLUICE) demo --folder $(DEMO_DIR) --rows 1000000
 	@compose/native install

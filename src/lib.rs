@@ -17,6 +17,8 @@
 //!            publish                      load
 //!   `_pending/` → `data/`,        dims, then facts, into the
 //!   outbox → `staged-batches`     star schema, idempotently
+//!                                   ▲
+//!                                resolve       names → members of dimensions
 //! ```
 //!
 //! # Map
@@ -35,6 +37,7 @@
 //! | FILE-1 | no file is visible under `data/` before its micro-batch is live | [`publish`] |
 //! | LOAD-1 | rows of a micro-batch and its `load_state` are one transaction | [`load`] |
 //! | FILE-2 | files of a replaced micro-batch are hidden only after those that replace them are published | [`publish`] |
+//! | CHUNK-1 | a chunk of a large object is recorded only under the newest fence, and the files of a recorded chunk are deleted by nobody but who has deleted its row | `pipeline::chunk_log` |
 //! | MASK-1 | of the emitted versions of an object one stands and masks the others, unless they are appended | `catalog::masks` in [`commit`] |
 //! | LOAD-2 | of rows with one key the newest stands in the table, the others in its shadow | [`load`] |
 //! | LOAD-3 | a row of a replaced micro-batch that is not made again goes, and the best of the shadow takes its place | [`load`] |
@@ -51,6 +54,7 @@ pub mod catalog;
 pub mod source;
 pub mod decode;
 pub mod transform;
+pub mod resolve;
 pub mod stage;
 pub mod commit;
 pub mod publish;

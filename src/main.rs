@@ -33,7 +33,10 @@ fn keep_freed_memory() {
     const TRIM_THRESHOLD_BYTES: libc::c_int = 512 << 20;
     /// The heap grows by that much.
     const TOP_PAD_BYTES: libc::c_int = 16 << 20;
+    // each arena keeps what it freed, and the library makes eight for each processor
+    let arenas_max = std::thread::available_parallelism().map_or(2, |count| count.get().max(2)) as libc::c_int;
     let options = [
+        (libc::M_ARENA_MAX, arenas_max),
         (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
         (libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
         (libc::M_TOP_PAD, TOP_PAD_BYTES),

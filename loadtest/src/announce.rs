@@ -150,8 +150,30 @@ pub struct TopicEnd {
     ends: Vec<(i32, i64)>,
 }
 
-/// Blocks for a moment.
-pub fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
+pub async fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
+    let (endpoints, topic) = (endpoints.clone(), topic.to_owned());
+    blocking(move || read_topic_end(&endpoints, &topic)).await
+}
+
+/// Announces those objects that the store has not announced since `from` within `wait`; gives their number.
+pub async fn announce_the_rest(
+    endpoints: &Endpoints,
+    topic: &str,
+    from: TopicEnd,
+    objects: &[AnnouncedObject],
+    wait: Duration,
+) -> Result<usize> {
+    let (reader, list) = (endpoints.clone(), objects.to_vec());
+    let missing = blocking(move || not_announced(&reader, &from, &list, wait)).await?;
+    announce(endpoints, topic, &missing, Envelope::AwsS3).await?;
+    Ok(missing.len())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a blocking task failed")?
+}
+
+fn read_topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
     let consumer: BaseConsumer = endpoints.kafka().create().context("could not create a Kafka consumer")?;
     let metadata = consumer.fetch_metadata(Some(topic), KAFKA_TIMEOUT).context("could not read Kafka's metadata")?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty());
@@ -169,7 +191,7 @@ pub fn topic_end(endpoints: &Endpoints, topic: &str) -> Result<TopicEnd> {
 }
 
 /// The objects that nobody has announced since `from`, after waiting for up to `wait`. Blocks.
-pub fn not_announced(
+fn not_announced(
     endpoints: &Endpoints,
     from: &TopicEnd,
     objects: &[AnnouncedObject],
@@ -204,6 +226,40 @@ pub fn not_announced(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_envelope_announces_the_object_itself() {
+        let object = AnnouncedObject {
+            bucket: "raw".to_owned(),
+            key: "transactions/0001/a b+c.json".to_owned(),
+            etag: "0a".to_owned(),
+            size: 11,
+            version_id: Some("v1".to_owned()),
+        };
+        let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        for envelope in Envelope::ALL {
+            let document = read(&envelope.wrap(&object));
+            let (bucket, found) = match envelope {
+                Envelope::EventBridge => {
+                    (document["detail"]["bucket"]["name"].clone(), document["detail"]["object"].clone())
+                }
+                Envelope::Sns => records(&read(document["Message"].as_str().expect("a text"))),
+                Envelope::Sqs => records(&read(document["Records"][0]["body"].as_str().expect("a text"))),
+                Envelope::AwsS3 | Envelope::Minio => records(&document),
+            };
+            let key = found["key"].as_str().expect("a text");
+            let key =
+                if *envelope == Envelope::EventBridge { key.to_owned() } else { form_decode(key).expect("encoded") };
+            assert_eq!((bucket, key), (json!("raw"), object.key.clone()), "{envelope:?}");
+            assert_eq!((&found["size"], found["etag"].as_str().or(found["eTag"].as_str())), (&json!(11), Some("0a")));
+        }
+    }
+
+    /// Bucket and object of the first record.
+    fn records(document: &Value) -> (Value, Value) {
+        let s3 = &document["Records"][0]["s3"];
+        (s3["bucket"]["name"].clone(), s3["object"].clone())
+    }
 
     #[test]
     fn keys_survive_form_encoding() {

@@ -149,7 +149,8 @@ impl Compressor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bulk::{BulkPlan, FileFormat, generate_files};
+    use crate::bulk::{BulkPlan, generate_files};
+    use crate::formats::FileFormat;
     use crate::generate::{Compression, Dataset};
 
     fn plan(format: FileFormat, compression: Compression) -> BulkPlan {

@@ -1,4 +1,4 @@
-//! `sluice-loadtest produce|verify|generate|floor`
+//! `sluice-loadtest produce|verify|generate|put|floor`
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use sluice_loadtest::{
-    BulkPlan, Compression, Dataset, Endpoints, FileFormat, ProducePlan, Target, floor, generate_files, produce, verify,
+    BulkPlan, Compression, Dataset, Endpoints, FileFormat, ProducePlan, PutPlan, Target, floor, generate_files,
+    produce, put_files, verify,
 };
 
 /// Seeded load for Sluice, and an outside check of what became of it.
@@ -33,6 +34,8 @@ enum Command {
     },
     /// Write files of seeded rows to local disk, and expected.json with what must become of them
     Generate(GenerateArgs),
+    /// Put the files of a folder into S3, and see that each is announced; print JSON
+    Put(PutArgs),
     /// Measure reading files, finding their lines and compressing the pages of Parquet files; print JSON
     Floor {
         /// Folder of the raw files
@@ -96,6 +99,38 @@ impl GenerateArgs {
     }
 }
 
+#[derive(Debug, clap::Args)]
+struct PutArgs {
+    #[arg(long = "in", value_name = "DIR")]
+    input: PathBuf,
+    #[arg(long, env = "SLUICE_RAW_BUCKET", default_value = "raw")]
+    bucket: String,
+    /// Before each file's name
+    #[arg(long, default_value = "transactions/")]
+    prefix: String,
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
+    /// Topic on which the store announces objects
+    #[arg(long, default_value = "raw-notifications")]
+    announced_on: String,
+    /// Seconds that the store has to announce an object by itself
+    #[arg(long, default_value_t = 10)]
+    announce_wait: u64,
+}
+
+impl PutArgs {
+    fn plan(self) -> PutPlan {
+        PutPlan {
+            folder: self.input,
+            bucket: self.bucket,
+            prefix: self.prefix,
+            concurrency: self.concurrency,
+            announced_on: self.announced_on,
+            announce_wait: Duration::from_secs(self.announce_wait),
+        }
+    }
+}
+
 /// A number with one of the units B, KiB, MiB, GiB, or none.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -136,6 +171,10 @@ struct ProduceArgs {
     /// Compressions, cycled
     #[arg(long, value_delimiter = ',', default_value = "none,gzip,zstd")]
     compression: Vec<Compression>,
+    /// Formats, cycled, each for one round of the datasets; `csv` and `parquet` are for connectors of their own, with
+    /// prefixes such as transactions-csv/
+    #[arg(long, value_delimiter = ',', default_value = "json")]
+    formats: Vec<FileFormat>,
     #[arg(long, env = "SLUICE_RAW_BUCKET", default_value = "raw")]
     bucket: String,
     /// Behind each dataset's prefix; tells runs apart
@@ -182,6 +221,7 @@ impl ProduceArgs {
             late_share: self.late,
             hours: self.hours,
             compressions: self.compression.clone(),
+            formats: self.formats.clone(),
             bucket: self.bucket.clone(),
             key_prefix: self.key_prefix.clone(),
             rows_per_s: self.rate,
@@ -220,6 +260,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Generate(args) => {
             println!("{}", serde_json::to_string(&generate_files(&args.plan(), &args.out)?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Put(args) => {
+            println!("{}", serde_json::to_string(&put_files(&Endpoints::from_env()?, &args.plan()).await?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Floor { input, parquet } => {

@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::Endpoints;
 use crate::canonical::{self, Canonical, bytes_hash, row_hash};
+use crate::formats::FileFormat;
 use crate::generate::{Dataset, Table};
 
 /// Where a row comes from: topic partition, offset, record, row.
@@ -105,10 +106,9 @@ fn read_parquet(key: &str, bytes: Bytes) -> Result<Vec<RecordBatch>> {
     reader.collect::<Result<_, _>>().with_context(|| format!("{key} cannot be read"))
 }
 
-/// `data/<dataset>/…`
+/// `data/<connector>/…`
 fn dataset_of(key: &str) -> Option<Dataset> {
-    let name = key.split('/').nth(1)?;
-    Dataset::ALL.iter().copied().find(|dataset| dataset.as_str() == name)
+    FileFormat::dataset(key.split('/').nth(1)?)
 }
 
 fn value(batch: &RecordBatch, name: &str, row: usize) -> Result<Canonical> {

@@ -18,6 +18,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use crate::Endpoints;
 use crate::announce::{self, AnnouncedObject, Envelope};
+use crate::formats::FileFormat;
 use crate::generate::{Compression, Dataset, Generator, Mix};
 use crate::ledger::{self, Entry};
 
@@ -42,6 +43,9 @@ pub struct ProducePlan {
     pub late_share: f64,
     /// Cycled.
     pub compressions: Vec<Compression>,
+    /// Cycled, each for one round of the datasets. Objects in CSV or Parquet are read by connectors of their own
+    /// ([`FileFormat::connector`]); records are JSON.
+    pub formats: Vec<FileFormat>,
     pub bucket: String,
     /// Behind the dataset's own prefix; tells runs apart.
     pub key_prefix: String,
@@ -79,6 +83,7 @@ impl Default for ProducePlan {
             duplicate_share: 0.01,
             late_share: 0.01,
             compressions: vec![Compression::None, Compression::Gzip, Compression::Zstd],
+            formats: vec![FileFormat::Json],
             bucket: "raw".into(),
             key_prefix: "run".into(),
             rows_per_s: None,
@@ -131,12 +136,23 @@ impl fmt::Display for ProduceReport {
     }
 }
 
-/// A piece of work: one object, or one run of records.
+/// A piece of work, and what must become of its rows.
 struct Piece {
-    index: usize,
-    dataset: Dataset,
-    lines: Vec<Vec<u8>>,
+    content: Content,
     entry: Entry,
+}
+
+enum Content {
+    Records {
+        topic: String,
+        lines: Vec<Vec<u8>>,
+    },
+    /// The body is still to be compressed.
+    Object {
+        key: String,
+        body: Vec<u8>,
+        compression: Compression,
+    },
 }
 
 struct Producer<'a> {
@@ -153,15 +169,12 @@ struct Producer<'a> {
 /// it everything that it names was acknowledged by the store.
 pub async fn produce(endpoints: &Endpoints, plan: &ProducePlan, ledger_folder: &Path) -> Result<ProduceReport> {
     ensure!(plan.rows_per_object > 0 && plan.rows > 0, "rows and rows per object must be at least 1");
-    ensure!(!plan.datasets.is_empty() && !plan.compressions.is_empty(), "give at least one dataset and compression");
+    ensure!(
+        !plan.datasets.is_empty() && !plan.compressions.is_empty() && !plan.formats.is_empty(),
+        "give at least one dataset, format and compression"
+    );
     let topic_end = match &plan.target {
-        Target::S3 { announced_on } => Some(
-            blocking({
-                let (endpoints, topic) = (endpoints.clone(), announced_on.clone());
-                move || announce::topic_end(&endpoints, &topic)
-            })
-            .await?,
-        ),
+        Target::S3 { announced_on } => Some(announce::topic_end(endpoints, announced_on).await?),
         Target::Topic(_) => None,
     };
     let producer = Producer {
@@ -177,7 +190,7 @@ pub async fn produce(endpoints: &Endpoints, plan: &ProducePlan, ledger_folder: &
     };
     let started = Instant::now();
     let done: Vec<(Entry, u64, u64, Option<AnnouncedObject>)> = stream::iter(pieces(plan))
-        .map(|piece| producer.put(piece))
+        .map(|piece| async { producer.put(piece?).await })
         .buffer_unordered(plan.concurrency.max(1))
         .try_collect()
         .await?;
@@ -205,7 +218,7 @@ pub async fn produce(endpoints: &Endpoints, plan: &ProducePlan, ledger_folder: &
 }
 
 /// Generated one after the other: the same plan makes the same objects.
-fn pieces(plan: &ProducePlan) -> impl Iterator<Item = Piece> + use<> {
+fn pieces(plan: &ProducePlan) -> impl Iterator<Item = Result<Piece>> + use<> {
     let mix = Mix {
         dirty_share: plan.dirty_share,
         duplicate_share: plan.duplicate_share,
@@ -222,50 +235,68 @@ fn pieces(plan: &ProducePlan) -> impl Iterator<Item = Piece> + use<> {
             return None;
         }
         left -= count;
-        let dataset = if matches!(plan.target, Target::Topic(_)) { Dataset::DirectEvents } else { datasets.next()? };
-        let (lines, rows) = (0..count).map(|_| generator.row(dataset)).map(|row| (row.line, row.fate)).unzip();
-        let place = match &plan.target {
-            Target::Topic(topic) => topic.clone(),
-            Target::S3 { .. } => format!("s3://{}/{}", plan.bucket, key(&plan, dataset, index)),
+        let piece = match &plan.target {
+            Target::Topic(topic) => Ok(records(&mut generator, topic, count)),
+            Target::S3 { .. } => object(&mut generator, &plan, datasets.next()?, index, count as usize),
         };
-        let piece = Piece { index, dataset, lines, entry: Entry { dataset, place, rows } };
         index += 1;
         Some(piece)
     })
 }
 
-fn compression(plan: &ProducePlan, index: usize) -> Compression {
-    plan.compressions[index % plan.compressions.len()]
+fn records(generator: &mut Generator, topic: &str, count: u64) -> Piece {
+    let dataset = Dataset::DirectEvents;
+    let (lines, rows) = (0..count).map(|_| generator.row(dataset)).map(|row| (row.line, row.fate)).unzip();
+    let content = Content::Records { topic: topic.to_owned(), lines };
+    Piece { content, entry: Entry { dataset, place: topic.to_owned(), rows } }
 }
 
-fn key(plan: &ProducePlan, dataset: Dataset, index: usize) -> String {
+fn object(
+    generator: &mut Generator,
+    plan: &ProducePlan,
+    dataset: Dataset,
+    index: usize,
+    count: usize,
+) -> Result<Piece> {
+    let format = plan.formats[index / plan.datasets.len() % plan.formats.len()];
+    let packed = plan.compressions[index % plan.compressions.len()];
+    let (body, rows) = generator.object(dataset, format, packed, count)?;
+    // Parquet has compressed its pages
+    let compression = if format == FileFormat::Parquet { Compression::None } else { packed };
     let awkward = ["plain", "with space", "plus+plus", "per%cent", "umläut ß", "a=b&c"];
     let name = if plan.awkward_keys { awkward[index % awkward.len()] } else { "part" };
-    format!("{dataset}/{}/{name}-{index:05}.json{}", plan.key_prefix, compression(plan, index).suffix())
+    let (folder, extension, suffix) = (format.connector(dataset), format.extension(), compression.suffix());
+    let key = format!("{folder}/{}/{name}-{index:05}.{extension}{suffix}", plan.key_prefix);
+    let place = format!("s3://{}/{key}", plan.bucket);
+    Ok(Piece { content: Content::Object { key, body, compression }, entry: Entry { dataset, place, rows } })
 }
 
 impl Producer<'_> {
     async fn put(&self, piece: Piece) -> Result<(Entry, u64, u64, Option<AnnouncedObject>)> {
-        if let (Some(rate), Some(rows)) = (&self.rate, NonZeroU32::new(piece.lines.len() as u32)) {
+        if let (Some(rate), Some(rows)) = (&self.rate, NonZeroU32::new(piece.entry.rows.len() as u32)) {
             for _ in 0..rows.get() {
                 rate.until_ready().await;
             }
         }
-        let rows = piece.lines.len() as u64;
-        let done = match &self.plan.target {
-            Target::S3 { .. } => self.put_object(piece).await?,
-            Target::Topic(topic) => self.send(topic, piece).await?,
+        let rows = piece.entry.rows.len() as u64;
+        let done = match piece.content {
+            Content::Object { key, body, compression } => self.put_object(key, body, compression, piece.entry).await?,
+            Content::Records { topic, lines } => self.send(&topic, &lines, piece.entry).await?,
         };
         self.progress.advance(rows);
         Ok(done)
     }
 
-    async fn put_object(&self, piece: Piece) -> Result<(Entry, u64, u64, Option<AnnouncedObject>)> {
-        let mut body = piece.lines.join(&b'\n');
-        body.push(b'\n');
+    async fn put_object(
+        &self,
+        key: String,
+        body: Vec<u8>,
+        compression: Compression,
+        entry: Entry,
+    ) -> Result<(Entry, u64, u64, Option<AnnouncedObject>)> {
         let row_bytes = body.len() as u64;
-        let body = compress(compression(self.plan, piece.index), body)?;
-        let (size, key) = (body.len() as u64, key(self.plan, piece.dataset, piece.index));
+        let body = compress(compression, body)?;
+        let size = body.len() as u64;
         let started = Instant::now();
         let put = self.s3.put_object().bucket(&self.plan.bucket).key(&key).body(ByteStream::from(body)).send().await;
         let put = put.with_context(|| format!("could not put s3://{}/{key}", self.plan.bucket))?;
@@ -277,20 +308,25 @@ impl Producer<'_> {
             size,
             version_id: put.version_id().map(ToOwned::to_owned),
         };
-        Ok((piece.entry, row_bytes, size, Some(object)))
+        Ok((entry, row_bytes, size, Some(object)))
     }
 
-    async fn send(&self, topic: &str, piece: Piece) -> Result<(Entry, u64, u64, Option<AnnouncedObject>)> {
+    async fn send(
+        &self,
+        topic: &str,
+        lines: &[Vec<u8>],
+        entry: Entry,
+    ) -> Result<(Entry, u64, u64, Option<AnnouncedObject>)> {
         let started = Instant::now();
-        let sends = piece.lines.iter().map(|line| {
+        let sends = lines.iter().map(|line| {
             let record: FutureRecord<'_, [u8], Vec<u8>> = FutureRecord::to(topic).payload(line);
             let sent = self.kafka.send(record, Duration::from_secs(30));
             async move { sent.await.map_err(|(error, _)| error) }
         });
         futures::future::try_join_all(sends).await.with_context(|| format!("could not send to topic {topic}"))?;
         self.note_latency(started);
-        let bytes = piece.lines.iter().map(|line| line.len() as u64).sum();
-        Ok((piece.entry, bytes, bytes, None))
+        let bytes = lines.iter().map(|line| line.len() as u64).sum();
+        Ok((entry, bytes, bytes, None))
     }
 
     fn note_latency(&self, started: Instant) {
@@ -305,18 +341,12 @@ impl Producer<'_> {
         end: announce::TopicEnd,
         objects: &[AnnouncedObject],
     ) -> Result<usize> {
-        let (endpoints, list, wait) = (self.endpoints.clone(), objects.to_vec(), self.plan.announce_wait);
-        let missing = blocking(move || announce::not_announced(&endpoints, &end, &list, wait)).await?;
-        announce::announce(self.endpoints, topic, &missing, Envelope::AwsS3).await?;
+        let missing = announce::announce_the_rest(self.endpoints, topic, end, objects, self.plan.announce_wait).await?;
         if self.plan.announce_twice {
             announce::announce(self.endpoints, topic, objects, Envelope::AwsS3).await?;
         }
-        Ok(missing.len())
+        Ok(missing)
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a blocking task failed")?
 }
 
 fn compress(compression: Compression, bytes: Vec<u8>) -> Result<Vec<u8>> {

@@ -82,13 +82,13 @@ pub async fn lock_source_partition(
     Ok((Fence(row.get(0)), row.get(1)))
 }
 
-/// Whether the micro-batch is there: the answer where the outcome of a COMMIT is unknown.
-pub async fn exists(client: &impl GenericClient, id: MicroBatchId) -> Result<bool, CatalogError> {
+/// Who committed the micro-batch, if it is there: the answer where the outcome of a COMMIT is unknown.
+pub async fn committed_by(client: &impl GenericClient, id: MicroBatchId) -> Result<Option<Fence>, CatalogError> {
     let row = client
-        .query_one("SELECT EXISTS (SELECT FROM catalog.micro_batch WHERE micro_batch_id = $1)", &[&id.0])
+        .query_opt("SELECT fence FROM catalog.micro_batch WHERE micro_batch_id = $1", &[&id.0])
         .await
         .map_err(CatalogError::query("look up a micro-batch"))?;
-    Ok(row.get(0))
+    Ok(row.map(|row| Fence(row.get(0))))
 }
 
 /// Moves the position from the range's first to its next offset, if the fence is still ours.

@@ -151,11 +151,13 @@ impl Database {
                 ("V0005__attempts", include_str!("../../migrations/catalog/V0005__attempts.sql")),
                 ("V0006__expectations", include_str!("../../migrations/catalog/V0006__expectations.sql")),
                 ("V0007__schema_versions", include_str!("../../migrations/catalog/V0007__schema_versions.sql")),
+                ("V0008__object_chunk", include_str!("../../migrations/catalog/V0008__object_chunk.sql")),
             ],
             Self::Warehouse => &[
                 ("V0001__create_warehouse", include_str!("../../migrations/warehouse/V0001__create_warehouse.sql")),
                 ("V0002__shadow", include_str!("../../migrations/warehouse/V0002__shadow.sql")),
                 ("V0003__masks", include_str!("../../migrations/warehouse/V0003__masks.sql")),
+                ("V0004__resolution", include_str!("../../migrations/warehouse/V0004__resolution.sql")),
             ],
         }
     }

@@ -18,6 +18,7 @@ mod loads;
 mod masks;
 mod micro_batch;
 mod migrate;
+mod object_chunks;
 mod outbox;
 mod parking;
 mod position;
@@ -43,10 +44,11 @@ pub use masks::{
     mark_rewritten, order_versions, published_key, set_masks, unordered_keys,
 };
 pub use micro_batch::{
-    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, compare_and_swap, exists, insert_claims,
+    BatchRecord, DeadLetterSample, FileRecord, OutcomeRecord, committed_by, compare_and_swap, insert_claims,
     insert_dead_letters, insert_files, insert_micro_batch, insert_outbox, insert_outcome_counts, lock_source_partition,
 };
 pub use migrate::{Database, MigrateError, MigrationReport, SchemaMismatch, check_schema, migrate};
+pub use object_chunks::{ChunkedObject, ObjectChunk, delete_object_chunks, insert_object_chunk, object_chunks};
 pub use outbox::{OutboxEntry, OutboxProgress, mark_sent, outbox_progress, unsent};
 pub use parking::{ParkedConnector, insert_parked_objects, park_connector, parked_connectors, resume_connector};
 pub use position::{

@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod preview;
 mod progress;
 pub mod replay;
+pub mod resolve;
 pub mod run;
 mod sample;
 pub mod schema;
@@ -83,6 +84,8 @@ pub enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Show connectors, park them, resume them
     Connectors(connectors::ConnectorsArgs),
+    /// Review which members names mean, merge members, measure resolution
+    Resolve(resolve::ResolveArgs),
     /// Print the JSON Schemas that editors check the YAML files with
     Schema(schema::SchemaArgs),
 }
@@ -142,6 +145,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
         Command::DeadLetters(args) => Box::pin(dead_letters::run(&cli.settings, args, &mut out)).await,
         Command::Connectors(args) => connectors::run(&cli.settings, args, &mut out).await,
+        Command::Resolve(args) => resolve::run(&cli.settings, args, &mut out).await,
         Command::Schema(args) => schema::run(args, &mut out).map_err(Into::into),
     };
     match result {

@@ -12,6 +12,7 @@
 //! Futures may be dropped at any time; a dropped write may have happened.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -171,7 +172,39 @@ impl S3Client {
 
     /// Starts to read; the body follows by [`OpenObject::read_all`] or is dropped unread.
     pub async fn open(&self, bucket: &str, key: &str, pin: Pin<'_>) -> Result<OpenObject, S3Error> {
+        self.get(bucket, key, pin, None).await
+    }
+
+    /// A part of an object, as [`S3Client::open`] begins; its head's `size_bytes` are those of the part. Checked by its
+    /// length alone: a checksum is that of the whole object.
+    pub async fn open_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        pin: Pin<'_>,
+        range: Range<u64>,
+    ) -> Result<OpenObject, S3Error> {
+        let len = range.end - range.start;
+        let part = self.get(bucket, key, pin, Some(range)).await?;
+        if part.head.size_bytes != len {
+            let what = format!("asked for {len} bytes, {} are announced", part.head.size_bytes);
+            return Err(get_error(bucket, key, self.place.corrupt(&what, None)));
+        }
+        Ok(part)
+    }
+
+    async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        pin: Pin<'_>,
+        range: Option<Range<u64>>,
+    ) -> Result<OpenObject, S3Error> {
         self.rate.until_ready().await;
+        let validation = match range {
+            None => ResponseChecksumValidation::WhenSupported,
+            Some(_) => ResponseChecksumValidation::WhenRequired,
+        };
         let output = self
             .sdk
             .get_object()
@@ -179,20 +212,19 @@ impl S3Client {
             .key(key)
             .set_version_id(pin.version_id.map(ToOwned::to_owned))
             .set_if_match(pin.etag.map(quoted))
-            .checksum_mode(ChecksumMode::Enabled)
+            .set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled))
+            .set_range(range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1))))
+            .customize()
+            .config_override(aws_sdk_s3::config::Builder::new().response_checksum_validation(validation))
             .send()
             .await
             .map_err(|error| {
                 get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())
             })?;
-        let head = head_of(
-            output.version_id(),
-            output.e_tag(),
-            output.last_modified(),
-            output.content_length(),
-            output.checksum_sha256(),
-        )
-        .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
+        let checksum = output.checksum_sha256().filter(|_| range.is_none());
+        let head =
+            head_of(output.version_id(), output.e_tag(), output.last_modified(), output.content_length(), checksum)
+                .map_err(|what| get_error(bucket, key, self.place.corrupt(&what, None)))?;
         Ok(OpenObject { client: self.clone(), bucket: bucket.to_owned(), key: key.to_owned(), head, body: output.body })
     }
 

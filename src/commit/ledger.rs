@@ -52,6 +52,14 @@ impl Ledgers {
         add(&mut self.rows_out, (connector.to_owned(), dataset.to_owned()), count);
     }
 
+    /// Adds what was counted elsewhere.
+    pub fn append(&mut self, next: &Self) {
+        next.offsets.iter().for_each(|(key, count)| add(&mut self.offsets, *key, *count));
+        next.objects.iter().for_each(|(key, count)| add(&mut self.objects, key.clone(), *count));
+        next.rows_in.iter().for_each(|(key, count)| add(&mut self.rows_in, key.clone(), *count));
+        next.rows_out.iter().for_each(|(key, count)| add(&mut self.rows_out, key.clone(), *count));
+    }
+
     /// BOOK-1. Row-wise connectors put out each row that passed, and every rejected offset, quarantined
     /// object and rejected row is a dead letter.
     pub fn assert_balance(&self, range: OffsetRange, totals: Totals) -> Result<(), LedgerError> {
@@ -93,6 +101,11 @@ impl Ledgers {
     /// Connector, outcome, count.
     pub fn rows(&self) -> impl Iterator<Item = (&str, RowOutcome, u64)> {
         self.rows_in.iter().map(|((connector, outcome), count)| (connector.as_str(), *outcome, *count))
+    }
+
+    /// Connector, dataset, count.
+    pub fn rows_out_by_connector(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        self.rows_out.iter().map(|((connector, dataset), count)| (connector.as_str(), dataset.as_str(), *count))
     }
 
     /// Dataset, count.
@@ -170,6 +183,28 @@ mod tests {
         lost_a_row.rows_in("transactions", RowOutcome::Passed, 1);
         let totals = Totals { rows_in: 14, ..totals };
         assert_eq!(lost_a_row.assert_balance(range_of, totals).map_err(|error| error.ledger), Err("rows passed"));
+    }
+
+    #[test]
+    fn what_was_counted_in_parts_is_what_was_counted_at_once() {
+        let (whole, range, totals) = balanced();
+        let mut parts = Ledgers::default();
+        parts.offset(OffsetOutcome::Decoded, 2);
+        parts.object("transactions", ObjectOutcome::Emitted);
+        parts.rows_in("transactions", RowOutcome::Passed, 4);
+        parts.rows_out("transactions", "transactions", 4);
+        let mut rest = Ledgers::default();
+        rest.offset(OffsetOutcome::Rejected, 1);
+        rest.offset(OffsetOutcome::Absent, 3);
+        rest.object("transactions", ObjectOutcome::Quarantined);
+        rest.object("", ObjectOutcome::Filtered);
+        rest.rows_in("transactions", RowOutcome::Passed, 6);
+        rest.rows_in("transactions", RowOutcome::Duplicate, 1);
+        rest.rows_in("transactions", RowOutcome::Rejected, 2);
+        rest.rows_out("transactions", "transactions", 6);
+        parts.append(&rest);
+        assert_eq!(parts, whole);
+        assert_eq!(parts.assert_balance(range, totals), Ok(()));
     }
 
     #[test]

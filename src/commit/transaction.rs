@@ -24,6 +24,8 @@ pub struct Proposal {
     pub ledgers: Ledgers,
     pub totals: Totals,
     pub files: Vec<FileRecord>,
+    /// Rows for the warehouse are among them.
+    pub needs_load: bool,
     pub claims: Vec<ObjectClaim>,
     pub dead_letters: Vec<DeadLetterSample>,
     /// What expectations came to.
@@ -104,8 +106,9 @@ pub async fn commit(
     let transaction =
         client.transaction().await.map_err(CatalogError::query("begin the commit transaction")).map_err(catalog)?;
     let (owner, _) = catalog::lock_source_partition(&transaction, partition).await.map_err(catalog)?;
-    if catalog::exists(&transaction, id).await.map_err(catalog)? {
-        return Ok(CommitOutcome::Committed);
+    if let Some(by) = catalog::committed_by(&transaction, id).await.map_err(catalog)? {
+        // chunks of a large object keep the id of their micro-batch when another owner goes on with them
+        return Ok(if by == proposal.fence { CommitOutcome::Committed } else { CommitOutcome::Fenced });
     }
     let swapped = if proposal.redrive.is_some() {
         owner == proposal.fence
@@ -126,7 +129,7 @@ pub async fn commit(
     {
         insert_skipped(&transaction, partition, proposal.fence, rest).await.map_err(catalog)?;
     }
-    let needs_load = proposal.totals.rows_out > 0 || dead.iter().any(|(_, needs_load)| *needs_load);
+    let needs_load = proposal.needs_load || dead.iter().any(|(_, needs_load)| *needs_load);
     if let Some(claimed) = write(&transaction, key, partition, proposal, needs_load).await.map_err(catalog)? {
         return Ok(CommitOutcome::Claimed(claimed));
     }

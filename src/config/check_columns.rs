@@ -7,7 +7,7 @@ use super::error::{did_you_mean, nearest};
 use super::raw_connector::{RawField, RawTimestampFormat};
 use super::yaml::Step;
 use super::yaml::Step::{Index, Key};
-use super::{Field, FieldType, TimestampFormat};
+use super::{Field, FieldType, JsonPath, TimestampFormat};
 
 /// PostgreSQL cuts longer names off. Source: PostgreSQL 15 manual, 4.1.1 (NAMEDATALEN − 1), read 2026-11.
 const NAME_BYTES_MAX: usize = 63;
@@ -45,8 +45,15 @@ impl Columns {
                 }
             };
             let formats = formats(field, data_type, &columns.untyped, &at("formats"), report);
+            let path = field.path.as_deref().and_then(|text| match JsonPath::parse(text) {
+                Ok(path) => Some(path),
+                Err(help) => {
+                    report.add(&at("path"), format!("`{text}` is no path to a value"), help);
+                    None
+                }
+            });
             let (name, header) = (field.name.clone(), field.header.clone());
-            columns.fields.push(Field { name, data_type, required: field.required, formats, header });
+            columns.fields.push(Field { name, data_type, required: field.required, formats, header, path });
         }
         columns
     }

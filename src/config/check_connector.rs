@@ -11,14 +11,14 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawConnector, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource, RawStaging, RawTypeChange,
-    RawWarehouse,
+    RawBreaker, RawConnector, RawDimensionLink, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource,
+    RawStaging, RawTypeChange, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
-    Breaker, Connector, DimensionLink, Evolution, FieldType, KeyEncoding, NewField, PartitionBy, Source, SourceKind,
-    SqlTransform, Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
+    Breaker, Connector, DimensionLink, Evolution, FieldType, KeyEncoding, NameLink, NewField, PartitionBy, Source,
+    SourceKind, SqlTransform, Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
 };
 use crate::types::Overwrite;
 
@@ -88,11 +88,15 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
             time: raw.staging.time.clone(),
             by: Vec::new(),
             file_size_bytes_target: FILE_SIZE_BYTES_TARGET_DEFAULT,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
         },
         warehouse: None,
         fields: columns.fields.clone(),
     };
     check_format::headers(&connector, raw, report);
+    check_format::paths(&connector, raw, report);
     check_format::evolution(&connector, report);
     let dataset = match &raw.transform {
         None => None,
@@ -214,7 +218,22 @@ fn staging(connector: &RawConnector, columns: &Columns, report: &mut Report<'_>)
         time: raw.time.clone(),
         by,
         file_size_bytes_target: file_size(raw.file_size_bytes_target.as_ref(), report),
+        sort_by: ordered(&raw.sort_by, "sort_by", columns, report),
+        bloom_filter: ordered(&raw.bloom_filter, "bloom_filter", columns, report),
+        page_index: raw.page_index.unwrap_or(true),
     }
+}
+
+/// Columns of `staging.<key>`, each once; of JSON there are many spellings for the same.
+fn ordered(names: &[String], key: &'static str, columns: &Columns, report: &mut Report<'_>) -> Vec<String> {
+    for (index, name) in names.iter().enumerate() {
+        let at = [Key("staging"), Key(key), Index(index)];
+        columns.check_fitting(name, &at, |data_type| data_type != FieldType::Json, "values", report);
+        if names[..index].contains(name) {
+            report.add(&at, format!("`{name}` stands twice in `staging.{key}`"), None);
+        }
+    }
+    names.to_vec()
 }
 
 fn file_size(raw: Option<&RawSize>, report: &mut Report<'_>) -> u64 {
@@ -279,11 +298,48 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
             let help = "the name of its table without `dim_`: `users` for `dim_users`".to_owned();
             report.add_at_key(&at, format!("`{dimension}` is no dimension's name"), help);
         }
-        let at = [at[0], at[1], at[2], Key("key")];
-        columns.check_one(&link.key, &at, Some(FieldType::Utf8), "natural keys of dimensions are", report);
-        dimensions.push(DimensionLink { dimension: dimension.clone(), key: link.key.clone() });
+        dimensions.push(dimension_link(dimension, link, columns, report));
     }
     Warehouse { target, key, newer_by: raw.newer_by.clone(), dimensions }
+}
+
+fn dimension_link(
+    dimension: &str,
+    link: &RawDimensionLink,
+    columns: &Columns,
+    report: &mut Report<'_>,
+) -> DimensionLink {
+    let at = |key| [Key("warehouse"), Key("dimensions"), Key(dimension), Key(key)];
+    if let Some(key) = &link.key {
+        columns.check_one(key, &at("key"), Some(FieldType::Utf8), "natural keys of dimensions are", report);
+    }
+    if let Some(column) = &link.resolve {
+        columns.check_one(column, &at("resolve"), Some(FieldType::Utf8), "names are", report);
+    }
+    if link.key.is_none() && link.resolve.is_none() {
+        let help = "write `key: COLUMN` for a natural key, `resolve: COLUMN` for a name, or both".to_owned();
+        report.add_at_key(&at("key")[..3], format!("nothing says how `{dimension}` is found"), help);
+    }
+    for (place, column) in link.identifiers.iter().enumerate() {
+        let at = [Key("warehouse"), Key("dimensions"), Key(dimension), Key("identifiers"), Index(place)];
+        columns.check_one(column, &at, Some(FieldType::Utf8), "identifiers are", report);
+    }
+    let of_names = [
+        ("against", link.against.is_some()),
+        ("identifiers", !link.identifiers.is_empty()),
+        ("propose_only", link.propose_only.is_some()),
+    ];
+    for (key, _) in of_names.into_iter().filter(|(_, given)| *given && link.resolve.is_none()) {
+        report.add_at_key(&at(key), format!("`{key}` goes with `resolve`"), None);
+    }
+    let against = link.against.clone().unwrap_or_else(|| "name".to_owned());
+    if !is_name(&against, &['_']) {
+        report.add(&at("against"), format!("`{against}` is no column's name"), None);
+    }
+    let propose_only = link.propose_only.unwrap_or(dimension == "users");
+    let identifiers = link.identifiers.clone();
+    let resolve = link.resolve.clone().map(|column| NameLink { column, against, identifiers, propose_only });
+    DimensionLink { dimension: dimension.to_owned(), key: link.key.clone(), resolve }
 }
 
 fn table(kind: &'static str, name: &str, report: &mut Report<'_>) -> String {

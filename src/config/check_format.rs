@@ -4,7 +4,7 @@ use super::check_connector::Report;
 use super::raw_connector::{RawConnector, RawCsv, RawFormat, RawSource};
 use super::yaml::Step;
 use super::yaml::Step::{Index, Key};
-use super::{Connector, CsvDialect, Field, Format, TypeChange};
+use super::{Connector, CsvDialect, Field, Format, PathStep, TypeChange};
 
 pub(super) fn format(raw: &RawSource, report: &mut Report<'_>) -> Format {
     let at = |key| [Key("source"), Key(key)];
@@ -18,6 +18,8 @@ pub(super) fn format(raw: &RawSource, report: &mut Report<'_>) -> Format {
     }
     match raw.format {
         RawFormat::Json => Format::Json,
+        RawFormat::JsonValues => Format::JsonValues,
+        RawFormat::Parquet => Format::Parquet,
         RawFormat::Csv => Format::Csv(raw.csv.as_ref().map_or_else(CsvDialect::default, |csv| dialect(csv, report))),
     }
 }
@@ -90,4 +92,43 @@ pub(super) fn headers(connector: &Connector, raw: &RawConnector, report: &mut Re
             report.add(&at, format!("column `{}` takes the same field", other.name), help);
         }
     }
+}
+
+/// Paths in a format that has none, two columns of one value, and a place that would be both an object and an array.
+pub(super) fn paths(connector: &Connector, raw: &RawConnector, report: &mut Report<'_>) {
+    for (index, field) in raw.schema.iter().enumerate() {
+        if field.path.is_none() {
+            continue;
+        }
+        let at = [Key("schema"), Index(index), Key("path")];
+        if matches!(connector.source.format, Format::Csv(_)) {
+            let help = "`header` names its field; a value inside JSON text is for a column of type json".to_owned();
+            report.add_at_key(&at, "`path` means nothing for CSV", help);
+            continue;
+        }
+        // left out where its name or its path could not be understood
+        let Some(own) = connector.field(&field.name).filter(|own| own.path.is_some()) else { continue };
+        for other in connector.fields.iter().filter(|other| other.name != own.name) {
+            if other.first_name() != own.first_name() {
+                continue;
+            }
+            let (steps, others) = (rest(own), rest(other));
+            if steps == others {
+                let help = "a value goes to one column".to_owned();
+                report.add(&at, format!("column `{}` takes the same value", other.name), help);
+            } else if let Some((PathStep::Name(_), PathStep::Index(_)) | (PathStep::Index(_), PathStep::Name(_))) =
+                steps.iter().zip(others).find(|(step, other)| step != other)
+            {
+                let help = "take the whole value as a column of type json where it may be both".to_owned();
+                let message =
+                    format!("column `{}` takes for an array what is an object here, or the other way", other.name);
+                report.add(&at, message, help);
+            }
+        }
+    }
+}
+
+/// The steps behind the first.
+fn rest(field: &Field) -> &[PathStep] {
+    field.path.as_ref().map_or(&[], |path| path.rest())
 }

@@ -151,6 +151,7 @@ impl HashKey {
         Self { name: name.into(), secret: None }
     }
 
+    #[must_use]
     pub fn with_secret(self, secret: SecretString) -> Self {
         Self { secret: Some(Arc::new(secret)), ..self }
     }

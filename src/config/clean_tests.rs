@@ -1,16 +1,14 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::super::load_texts::load_texts;
 use super::*;
-use crate::config::{Connector, Connectors, load_connectors};
+use crate::config::{Connector, Connectors};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A connector with these clean steps.
 fn load(steps: &str) -> Result<Connectors, String> {
-    let folder: PathBuf = std::env::temp_dir().join(format!("sluice-clean-{}", uuid::Uuid::new_v4()));
-    std::fs::create_dir(&folder).unwrap();
     let text = format!(
         r#"name: orders
 source: {{topic: raw-notifications, bucket: raw, prefix: orders/}}
@@ -26,10 +24,7 @@ clean: {steps}
 staging: {{type: order, time: occurred_at, by: [date, hour]}}
 "#
     );
-    std::fs::write(folder.join("a.yaml"), text).unwrap();
-    let loaded = load_connectors(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
-    loaded.map_err(|errors| errors.to_string().replace(&format!("{}/", folder.display()), ""))
+    load_texts(&[("a.yaml", &text)])
 }
 
 fn sound(steps: &str) -> Arc<Connector> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{CleanStep, Expectation};
+use super::{CleanStep, Expectation, JsonPath};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -43,8 +43,52 @@ impl Connector {
         self.transform.as_ref().map_or(self, |transform| &transform.dataset)
     }
 
+    /// JSON lines below `s3://raw/<name>/`, staged by the day of the column `time`; all else as YAML has it where it says
+    /// nothing. Not validated, and without revisions of its own: for tests.
+    pub fn of_objects(name: &str, fields: Vec<Field>, time: &str) -> Self {
+        let kind = SourceKind::Objects {
+            bucket: "raw".to_owned(),
+            prefix: format!("{name}/"),
+            key_encoding: KeyEncoding::Auto,
+            overwrite: Overwrite::Replace,
+        };
+        Self {
+            name: name.to_owned(),
+            revision: "r".to_owned(),
+            schema_revision: "s".to_owned(),
+            source: Source { topic: "raw-notifications".to_owned(), kind, format: Format::Json },
+            fields,
+            evolution: Evolution::default(),
+            clean: Vec::new(),
+            expectations: Vec::new(),
+            transform: None,
+            breaker: None,
+            staging: Staging {
+                dataset: name.to_owned(),
+                type_name: name.to_owned(),
+                time: time.to_owned(),
+                by: vec![PartitionBy::Date],
+                file_size_bytes_target: 128 << 20,
+                sort_by: Vec::new(),
+                bloom_filter: Vec::new(),
+                page_index: true,
+            },
+            warehouse: None,
+        }
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The column of a whole field of a record of JSON or Parquet.
+    pub fn field_of(&self, record_field: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.is_whole() && field.first_name() == record_field)
+    }
+
+    /// Whether a column's value stands in a field of a record of JSON or Parquet.
+    pub fn reads(&self, record_field: &str) -> bool {
+        self.fields.iter().any(|field| field.first_name() == record_field)
     }
 }
 
@@ -93,8 +137,12 @@ pub enum KeyEncoding {
 pub enum Format {
     /// One JSON object a line.
     Json,
+    /// JSON objects that follow each other, or are the elements of one array. Objects only.
+    JsonValues,
     /// Objects only.
     Csv(CsvDialect),
+    /// Objects only.
+    Parquet,
 }
 
 /// How CSV is spelt.
@@ -124,9 +172,21 @@ pub struct Field {
     pub formats: Vec<TimestampFormat>,
     /// Of a CSV header, where it is not the column's name.
     pub header: Option<String>,
+    /// Where its value stands in a record of JSON or Parquet, where that is not the field of its name.
+    pub path: Option<JsonPath>,
 }
 
 impl Field {
+    /// The field of a record of JSON or Parquet in which its value stands.
+    pub fn first_name(&self) -> &str {
+        self.path.as_ref().map_or(&self.name, |path| path.first())
+    }
+
+    /// Whether it is the whole of that field.
+    fn is_whole(&self) -> bool {
+        self.path.as_ref().is_none_or(|path| path.rest().is_empty())
+    }
+
     /// The name in a CSV header.
     pub fn header_name(&self) -> &str {
         self.header.as_deref().unwrap_or(&self.name)
@@ -217,6 +277,12 @@ pub struct Staging {
     pub time: String,
     pub by: Vec<PartitionBy>,
     pub file_size_bytes_target: u64,
+    /// Rows of a file are in the order of these columns, ascending and nulls first, then of their lineage.
+    pub sort_by: Vec<String>,
+    /// Columns with a bloom filter.
+    pub bloom_filter: Vec<String>,
+    /// Whether pages have statistics, or whole files alone.
+    pub page_index: bool,
 }
 
 /// A level of the Hive path behind `type=`.
@@ -248,14 +314,29 @@ pub enum WarehouseTable {
     Dimension(String),
 }
 
-/// That a fact points at a member of `warehouse.dim_<dimension>` by its natural key.
+/// That a fact points at a member of `warehouse.dim_<dimension>` by its natural key, or by a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DimensionLink {
     /// `users` for `warehouse.dim_users`; surrogate key column `user_key`, natural key column `user_id`
     /// (the singular of the name, so: without its last `s`).
     pub dimension: String,
-    /// The connector's column that holds the natural key; null means the unknown member, key 0.
-    pub key: String,
+    /// The connector's column that holds the natural key; null means the unknown member, key 0, unless a name is
+    /// resolved. One of the two is given.
+    pub key: Option<String>,
+    pub resolve: Option<NameLink>,
+}
+
+/// That the member is found by a name where the natural key is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameLink {
+    /// The connector's column.
+    pub column: String,
+    /// The dimension's column.
+    pub against: String,
+    /// Columns of both: a value that one member has is that member.
+    pub identifiers: Vec<String>,
+    /// No name is decided automatically.
+    pub propose_only: bool,
 }
 
 /// Every connector of a project, and which of them wants an object or a record.

@@ -1,5 +1,4 @@
-use std::path::PathBuf;
-
+use super::super::load_texts::load_texts;
 use super::*;
 use crate::config::{BATCH_COLUMN, CleanStep, CsvDialect, Format, TimestampFormat};
 
@@ -18,37 +17,12 @@ staging: {type: order, time: occurred_at, by: [date, hour]}
 warehouse: {fact: fact_orders, key: [order_id], newer_by: updated_at, dimensions: {users: {key: user_id}}}
 "#;
 
-/// A folder of connectors that is gone at the end of the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let path = std::env::temp_dir().join(format!("sluice-connectors-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&path).unwrap();
-        for (name, text) in files {
-            std::fs::write(path.join(name), text).unwrap();
-        }
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn problems(files: &[(&str, &str)]) -> String {
-    let folder = Folder::new(files);
-    match load_connectors(&folder.0) {
-        Ok(_) => String::new(),
-        Err(errors) => errors.to_string().replace(&format!("{}/", folder.0.display()), ""),
-    }
+    load_texts(files).err().unwrap_or_default()
 }
 
 fn sound(text: &str) -> Arc<Connector> {
-    let folder = Folder::new(&[("a.yaml", text)]);
-    load_connectors(&folder.0).unwrap().all[0].clone()
+    load_texts(&[("a.yaml", text)]).unwrap().all[0].clone()
 }
 
 /// Of the sound connector with one part replaced.
@@ -245,6 +219,9 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
     let plain = sound(&csv(""));
     assert_eq!(plain.source.format, Format::Csv(CsvDialect::default()));
     assert_ne!(plain.revision, sound(SOUND).revision);
+    let values = sound(&csv("").replace("format: csv", "format: json_values"));
+    assert_eq!(values.source.format, Format::JsonValues);
+    assert_ne!(values.revision, sound(SOUND).revision);
     assert_eq!(plain.revision, sound(&csv(", csv: {delimiter: \",\", header: true}")).revision);
     let other = sound(&csv(", csv: {header: false, delimiter: \"\\t\", quote: \"\", nulls: [\"\", N/A]}"));
     let nulls = vec![String::new(), "N/A".to_owned()];
@@ -254,6 +231,10 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
     assert_eq!(sound(&renamed).field("user_id").unwrap().header_name(), "User ID");
     assert_ne!(sound(&renamed).schema_revision, plain.schema_revision);
 
+    let parquet = sound(&SOUND.replace("prefix: orders/}", "prefix: orders/, format: parquet}"));
+    assert_eq!(parquet.source.format, Format::Parquet);
+    assert_ne!(parquet.revision, sound(SOUND).revision);
+
     for (text, expected) in [
         (csv(", csv: {delimiter: ab}"), "`ab` cannot be a delimiter"),
         (csv(", csv: {delimiter: \"\\n\"}"), "`\\n` cannot be a delimiter"),
@@ -262,9 +243,67 @@ fn the_format_is_part_of_the_meaning_and_its_misuse_is_told() {
         (csv(", csv: {nulls: [x, x]}"), "`x` stands twice in one list"),
         (csv("").replace("format: csv", "csv: {}"), "`csv` means nothing for another format"),
         (csv("").replace("bucket: raw, prefix: orders/, ", ""), "only objects have this format"),
+        (
+            csv("").replace("bucket: raw, prefix: orders/, ", "").replace("format: csv", "format: json_values"),
+            "only objects have this format",
+        ),
         (csv("").replace("name: user_id,", "name: user_id, header: amount,"), "column `amount` takes the same field"),
         (csv("") + "\nevolution: {type_change: evolve}\n", "columns of CSV are not widened"),
         (renamed.replace("format: csv", "format: json"), "`header` means nothing without a CSV header"),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_path_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let with = |path: &str| SOUND.replace("name: user_id,", &format!("name: user_id, path: {path},"));
+    let inside = sound(&with("$.user.id"));
+    assert_eq!(inside.field("user_id").unwrap().first_name(), "user");
+    assert!(inside.reads("user") && !inside.reads("user_id") && inside.field_of("user").is_none());
+    assert_eq!(sound(&with("$.userId")).field_of("userId").unwrap().name, "user_id");
+    assert_ne!(inside.schema_revision, sound(SOUND).schema_revision);
+    assert_eq!(inside.schema_revision, sound(&with("\"$['user']['id']\"")).schema_revision);
+
+    for (text, expected) in [
+        (with("user.id"), "`user.id` is no path to a value"),
+        (with("$.amount"), "column `amount` takes the same value"),
+        (
+            with("\"$.a[0]\"").replace("name: amount,", "name: amount, path: $.a.b,"),
+            "takes for an array what is an object",
+        ),
+        (
+            with("$.user.id").replace("prefix: orders/}", "prefix: orders/, format: csv}"),
+            "`path` means nothing for CSV",
+        ),
+    ] {
+        let told = problems(&[("a.yaml", &text)]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn what_files_have_besides_rows_is_part_of_the_meaning_and_its_misuse_is_told() {
+    let staged = |keys: &str| SOUND.replace("by: [date, hour]}", &format!("by: [date, hour], {keys}}}"));
+    let plain = sound(SOUND);
+    assert_eq!(sound(&staged("sort_by: [], bloom_filter: [], page_index: true")).revision, plain.revision);
+    let sorted = sound(&staged("sort_by: [user_id, occurred_at], bloom_filter: [order_id], page_index: false"));
+    assert_eq!(sorted.staging.sort_by, ["user_id", "occurred_at"]);
+    assert_eq!((&sorted.staging.bloom_filter[..], sorted.staging.page_index), (&["order_id".to_owned()][..], false));
+    let revisions = ["sort_by: [user_id]", "sort_by: [order_id]", "bloom_filter: [order_id]", "page_index: false"]
+        .map(|keys| sound(&staged(keys)).revision.clone());
+    let different: std::collections::HashSet<_> = revisions.iter().chain([&plain.revision]).collect();
+    assert_eq!(different.len(), 5);
+
+    let with_json = SOUND.replace("updated_at, type: timestamp_ms, formats: [rfc3339]", "more, type: json");
+    let with_json = with_json.replace(", newer_by: updated_at", "");
+    for (text, expected) in [
+        (staged("sort_by: [usr_id]"), "there is no column `usr_id`"),
+        (staged("sort_by: [user_id, user_id]"), "`user_id` stands twice in `staging.sort_by`"),
+        (staged("bloom_filter: [order]"), "there is no column `order`"),
+        (with_json.replace("by: [date, hour]", "by: [date, hour], sort_by: [more]"), "column `more` is json"),
+        (staged("page_index: 3"), "`staging.page_index` must be"),
     ] {
         let told = problems(&[("a.yaml", &text)]);
         assert!(told.contains(expected), "{told}");

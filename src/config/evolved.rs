@@ -6,8 +6,8 @@
 //! narrowed or taken away. An evolved connector differs in `fields` and `schema_revision` alone.
 //!
 //! Added columns are never required, and always widen. Declared columns widen under `type_change: evolve`, except
-//! those that something else relies on: `staging.time` and `staging.by`, clean steps but for `trim`, `lowercase`,
-//! `uppercase` and `default`, the warehouse's table (of such a connector all of them); those that an expectation names stay numbers. Where a
+//! those that something else relies on: `staging.time`, `staging.by` and `staging.sort_by`, clean steps but for `trim`,
+//! `lowercase`, `uppercase` and `default`, the warehouse's table (of such a connector all of them); those that an expectation names stay numbers. Where a
 //! text could not be had back (float64, timestamp_ms and uuid to utf8), they stay as they are as well.
 
 use serde_json::{Value, json};
@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::check_columns::{parse_type, type_name};
 use super::check_connector::is_name;
 use super::type_lattice::SeenTypes;
-use super::{Check, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TypeChange, revision};
+use super::{
+    Check, Connector, Expectation, Field, FieldType, NewField, PartitionBy, TimestampFormat, TypeChange, revision,
+};
 
 /// Columns that data may add to a connector.
 pub const ADDED_COLUMNS_MAX: usize = 512;
@@ -55,6 +57,8 @@ impl Connector {
         self.evolution.new_field == NewField::Evolve
             && self.evolution.added_count < ADDED_COLUMNS_MAX
             && Self::is_column_name(name)
+            // a column of that name may have its value elsewhere
+            && self.field(name).is_none()
     }
 
     /// The type to which a column is widened by a value that does not fit it; `None` where it stays as it is.
@@ -76,6 +80,7 @@ impl Connector {
         self.warehouse.is_some()
             || self.staging.time == name
             || self.staging.by.contains(&PartitionBy::Column(name.to_owned()))
+            || self.staging.sort_by.iter().any(|column| column == name)
             || self.clean.iter().any(|step| step.is_typed() && step.columns().any(|column| column == name))
     }
 
@@ -97,7 +102,13 @@ impl Connector {
             required: false,
             formats: Vec::new(),
             header: None,
+            path: None,
         }));
+        for field in &mut evolved.fields[declared_count..] {
+            // only Parquet knows of an instant that it is one
+            let is_instant = field.data_type == FieldType::TimestampMs;
+            field.formats = if is_instant { vec![TimestampFormat::Rfc3339] } else { Vec::new() };
+        }
         evolved.fields[declared_count..].sort_by(|one, other| one.name.cmp(&other.name));
         evolved.evolution.added_count = evolved.fields.len() - declared_count;
         evolved.schema_revision = revision::of_schema(&evolved);

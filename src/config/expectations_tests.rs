@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
+use super::super::load_texts::load_texts;
 use super::*;
-use crate::config::{Connector, load_connectors};
+use crate::config::Connector;
 
 /// A connector with this under `expectations`.
 fn load(expectations: &str) -> Result<Arc<Connector>, String> {
-    let folder = std::env::temp_dir().join(format!("sluice-expectations-{}", uuid::Uuid::new_v4()));
-    std::fs::create_dir(&folder).unwrap();
     let text = format!(
         r#"name: orders
 source: {{topic: raw-notifications, bucket: raw, prefix: orders/}}
@@ -18,11 +17,7 @@ staging: {{type: order, time: occurred_at, by: [date, hour]}}
 expectations: {expectations}
 "#
     );
-    std::fs::write(folder.join("a.yaml"), text).unwrap();
-    let loaded = load_connectors(&folder);
-    std::fs::remove_dir_all(&folder).unwrap();
-    let loaded = loaded.map_err(|errors| errors.to_string().replace(&format!("{}/", folder.display()), ""));
-    loaded.map(|connectors| Arc::clone(&connectors.all[0]))
+    load_texts(&[("a.yaml", &text)]).map(|connectors| Arc::clone(&connectors.all[0]))
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub(super) fn output_fields(plan: &QueryPlan, not_null: &[&str]) -> Result<Vec<F
             )
         })?;
         let required = !field.is_nullable() || not_null.contains(&name.as_str());
-        Ok(Field { name: name.clone(), data_type, required, formats: Vec::new(), header: None })
+        Ok(Field { name: name.clone(), data_type, required, formats: Vec::new(), header: None, path: None })
     });
     made.collect()
 }

@@ -85,8 +85,12 @@ pub(super) enum RawFormat {
     /// One JSON object a line.
     #[default]
     Json,
+    /// JSON objects that follow each other, over any number of lines, or are the elements of one array.
+    JsonValues,
     /// Comma-separated values, or separated by something else.
     Csv,
+    /// Apache Parquet: columns go by name, whatever the order.
+    Parquet,
 }
 
 /// Left out, each key takes its default.
@@ -99,7 +103,7 @@ pub(super) struct RawCsv {
     pub(super) delimiter: Option<String>,
     /// One ASCII character, doubled inside quotes; default "\"". Empty: nothing is quoted.
     pub(super) quote: Option<String>,
-    /// Texts that mean null, in utf8 columns only where they stand without quotes; default [""].
+    /// Texts that mean null, in utf8 columns only where they stand without quotes; default `[""]`.
     pub(super) nulls: Option<Vec<String>>,
 }
 
@@ -132,6 +136,9 @@ pub(super) struct RawField {
     pub(super) required: bool,
     /// For CSV with a header: its name there, such as "User ID"; left out, the column's name.
     pub(super) header: Option<String>,
+    /// For JSON and Parquet: where its value stands, as JSONPath of names and indexes, such as `$.user.id`,
+    /// `"$.items[0].sku"` or `$.userId`; left out, the field of the column's name.
+    pub(super) path: Option<String>,
     /// For timestamp_ms: the spellings to accept; left out, all of them.
     #[schemars(length(min = 1))]
     pub(super) formats: Option<Vec<RawTimestampFormat>>,
@@ -238,6 +245,14 @@ pub(super) struct RawStaging {
     pub(super) by: Vec<String>,
     /// A number of bytes, or a size such as 128MiB (the default).
     pub(super) file_size_bytes_target: Option<RawSize>,
+    /// Columns that the rows of a file are sorted by, ascending, nulls first. Default: as they came.
+    #[serde(default)]
+    pub(super) sort_by: Vec<String>,
+    /// Columns with a bloom filter: readers that look for one value pass over the files that lack it.
+    #[serde(default)]
+    pub(super) bloom_filter: Vec<String>,
+    /// Smallest and greatest value of each page besides those of each file. Default: true.
+    pub(super) page_index: Option<bool>,
 }
 
 /// A number of bytes, or a text such as `64MiB`.
@@ -261,7 +276,7 @@ pub(super) struct RawWarehouse {
     pub(super) key: Vec<String>,
     /// A timestamp_ms column: of two rows with one key the greater is the newer. Left out: the object's time.
     pub(super) newer_by: Option<String>,
-    /// For facts: dimension → the column that holds its natural key.
+    /// For facts: dimension → how its member is found.
     #[serde(default)]
     pub(super) dimensions: BTreeMap<String, RawDimensionLink>,
 }
@@ -270,5 +285,15 @@ pub(super) struct RawWarehouse {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDimensionLink {
     /// The column that holds the natural key; null points at the unknown member.
-    pub(super) key: String,
+    pub(super) key: Option<String>,
+    /// A utf8 column with a name: where there is no natural key, the member that it means is decided once and kept.
+    pub(super) resolve: Option<String>,
+    /// The dimension's column that holds the names to compare with; left out, `name`.
+    pub(super) against: Option<String>,
+    /// Utf8 columns that the dimension has too, and of which one value belongs to one member (GTIN, SKU, hash of an
+    /// e-mail address): asked before the name, in this order.
+    #[serde(default)]
+    pub(super) identifiers: Vec<String>,
+    /// Names only propose a member, for somebody to accept. Left out: only of users, who may share a name.
+    pub(super) propose_only: Option<bool>,
 }

@@ -95,8 +95,10 @@ pub(super) struct RawLimits {
     /// Concurrent GETs of the process; default 16.
     #[schemars(range(min = 1))]
     pub(super) objects_in_flight_max: Option<usize>,
-    /// A larger object, unpacked, is quarantined; default 256MiB.
+    /// A larger object, unpacked, is quarantined; default 16GiB. One of CSV must fit in memory_bytes_max besides.
     pub(super) object_bytes_max: Option<RawSize>,
+    /// An object that unpacks to more is read and staged in chunks of so many bytes; default 64MiB.
+    pub(super) chunk_bytes: Option<RawSize>,
     /// A longer line or record is a dead letter; default 1MiB.
     pub(super) record_bytes_max: Option<RawSize>,
     /// JSON nested deeper is a dead letter; default 64.

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    Check, CheckStage, CleanStep, Connector, CsvDialect, Expectation, Field, Format, KeyEncoding, Mask, NewField,
-    OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
+    Check, CheckStage, CleanStep, Connector, CsvDialect, DimensionLink, Expectation, Field, Format, KeyEncoding, Mask,
+    NewField, OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -42,14 +42,26 @@ pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
                 WarehouseTable::Fact(table) => ("fact", table),
                 WarehouseTable::Dimension(table) => ("dimension", table),
             };
-            let links: Value = warehouse.dimensions.iter().map(|link| json!([link.dimension, link.key])).collect();
+            let links: Value = warehouse.dimensions.iter().map(dimension_link).collect();
             json!([kind, table, warehouse.key, warehouse.newer_by, links])
         })),
     ];
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
     parts.extend(sql.map(|sql| json!(["sql", sql])));
+    let staging = &connector.staging;
+    if !staging.sort_by.is_empty() || !staging.bloom_filter.is_empty() || !staging.page_index {
+        parts.push(json!(["staging", staging.sort_by, staging.bloom_filter, staging.page_index]));
+    }
     digest(&Value::Array(parts))
+}
+
+/// A link without a name keeps the text that it had.
+fn dimension_link(link: &DimensionLink) -> Value {
+    match &link.resolve {
+        None => json!([link.dimension, link.key]),
+        Some(name) => json!([link.dimension, link.key, name.column, name.against, name.identifiers, name.propose_only]),
+    }
 }
 
 fn digest(value: &Value) -> String {
@@ -92,12 +104,15 @@ fn field(field: &Field) -> Value {
     let mut parts = vec![json!(field.name), json!(type_name(field.data_type)), json!(field.required), formats];
     // columns without one keep the revision that they have
     parts.extend(field.header.as_ref().map(|header| json!(header)));
+    parts.extend(field.path.as_ref().map(|path| json!(["path", path.to_string()])));
     Value::Array(parts)
 }
 
 fn format(format: &Format) -> Value {
     match format {
         Format::Json => json!("json"),
+        Format::JsonValues => json!("json_values"),
+        Format::Parquet => json!("parquet"),
         Format::Csv(CsvDialect { has_header, delimiter, quote, nulls }) => {
             json!(["csv", has_header, delimiter, quote, nulls])
         }

@@ -96,8 +96,10 @@ pub struct Limits {
     pub micro_batch_offsets_max: u64,
     /// Concurrent GETs of the process; default 16.
     pub objects_in_flight_max: usize,
-    /// Unpacked size of an object; default 256 MiB.
+    /// Unpacked size of an object; default 16 GiB. Of a format that is read whole at most `memory_bytes_max` besides.
     pub object_bytes_max: u64,
+    /// An object that unpacks to more is staged in chunks of so many bytes; default 64 MiB.
+    pub chunk_bytes: u64,
     /// One line or direct record; default 1 MiB.
     pub record_bytes_max: u64,
     /// Default 64.

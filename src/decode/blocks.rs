@@ -11,8 +11,8 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::framing::Framing;
-use super::unpack::{Stored, Unpacker};
-use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, RECORD_BYTES_MAX};
+use super::unpack::{Compression, Stored, StoredPoint, Unpacker};
+use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, ObjectFault, RECORD_BYTES_MAX};
 
 /// Few enough for several objects at once, enough that what is done once for each block costs nothing.
 pub(super) const BLOCK_BYTES: usize = 8 << 20;
@@ -66,8 +66,45 @@ impl<'r> Blocks<'r> {
         framing: Framing,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
-        let unpacker = Unpacker::new(Stored::stream(stored), limits.object_bytes_max)?;
+        let unpacker = Unpacker::new(Stored::stream(stored, 0), limits.object_bytes_max)?;
         Ok(Self::new(Source::Stream { unpacker, rest: Vec::new(), has_ended: false }, framing, limits))
+    }
+
+    /// Goes on at `at` in the unpacked object; `stored` begins at `point`.
+    pub(super) fn resume(
+        stored: Box<dyn Read + Send + 'r>,
+        framing: Framing,
+        limits: &DecodeLimits,
+        point: StoredPoint,
+        at: u64,
+    ) -> Result<Self, DecodeError> {
+        let StoredPoint { compression, stored_offset, unpacked_offset } = point;
+        let stored = Stored::stream(stored, stored_offset);
+        let mut unpacker = Unpacker::from_point(stored, compression, unpacked_offset, limits.object_bytes_max)?;
+        let mut passed_over = Vec::new();
+        let mut missing = at - unpacked_offset;
+        while missing > 0 {
+            passed_over.clear();
+            let step = missing.min(BLOCK_BYTES as u64);
+            let read = unpacker.read(&mut passed_over, step as usize)? as u64;
+            if read < step {
+                let detail = format!("ends {missing} bytes before the place where it was read last");
+                return Err(ObjectFault::CorruptCompression { detail }.into());
+            }
+            missing -= step;
+        }
+        let source = Source::Stream { unpacker, rest: Vec::new(), has_ended: false };
+        Ok(Self { at, ..Self::new(source, framing, limits) })
+    }
+
+    /// From where on stored bytes must be read again to go on behind the last piece.
+    pub(super) fn point(&mut self) -> StoredPoint {
+        match &mut self.source {
+            Source::Memory(_) => {
+                StoredPoint { compression: Compression::None, stored_offset: self.at, unpacked_offset: self.at }
+            }
+            Source::Stream { unpacker, .. } => unpacker.point(self.at),
+        }
     }
 
     fn new(source: Source<'r>, framing: Framing, limits: &DecodeLimits) -> Self {

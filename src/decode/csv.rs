@@ -2,22 +2,20 @@
 //!
 //! # Contract
 //! With a header, fields belong to the columns that it names, in whatever order; a name that the schema lacks follows
-//! `evolution.new_field` (`evolve` adds a utf8 column), a column that it lacks is null in every row, and a name that stands twice is a fault of the
-//! object. Without, fields stand in the schema's order. A row has as many fields as there are columns.
+//! `evolution.new_field` (`evolve` adds a utf8 column), a column that it lacks is null in every row, and a name that
+//! stands twice is a fault of the object. Without, fields stand in the schema's order. A row has as many fields as there are columns.
 //!
 //! A field that is one of the dialect's null spellings is null; in utf8 columns only where it stands without quotes, so
 //! that `""` is an empty text there. Nothing is trimmed.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 
-use super::column::Column;
 use super::csv_records::{FieldSpan, Marks, fields};
 use super::json::{RowFault, shortened};
+use super::open_batch::OpenBatch;
 use crate::config::{Connector, CsvDialect, FieldType, NewField, TypeChange};
 
 pub(super) struct CsvRows {
@@ -25,11 +23,7 @@ pub(super) struct CsvRows {
     dialect: CsvDialect,
     marks: Marks,
     json_depth_max: usize,
-    schema: SchemaRef,
-    columns: Vec<Column>,
-    rescued: Option<Column>,
-    /// Numbers of the rows in the open batch.
-    rows: Vec<i64>,
+    batch: OpenBatch,
     /// Of each field of a row; `None`: the header has not been seen.
     places: Option<Vec<Place>>,
     header_line: Bytes,
@@ -56,10 +50,7 @@ impl CsvRows {
             dialect: dialect.clone(),
             marks: Marks { delimiter: dialect.delimiter, quote: dialect.quote },
             json_depth_max,
-            schema: connector.decoded_schema(),
-            columns: Column::all(connector),
-            rescued: connector.rescues().then(Column::json),
-            rows: Vec::new(),
+            batch: OpenBatch::new(connector),
             places: (!dialect.has_header).then(in_order),
             header_line: Bytes::new(),
             spans: Vec::new(),
@@ -119,23 +110,13 @@ impl CsvRows {
 
     /// Adds a row to the open batch, or nothing at all.
     pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
-        let added = self.read(record);
-        if added.is_ok() {
-            self.rows.push(row);
-        } else {
-            let rows = self.rows.len();
-            self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
-        }
-        added
+        let read = self.read(record);
+        self.batch.close_row(row, read)
     }
 
     /// The open batch; the next row opens another.
     pub(super) fn finish(&mut self) -> RecordBatch {
-        let rows = std::mem::take(&mut self.rows);
-        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().chain(&mut self.rescued).map(Column::finish).collect();
-        arrays.push(Arc::new(Int64Array::from(rows)));
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .expect("every column took one value a row, and required ones no null")
+        self.batch.finish()
     }
 
     fn read(&mut self, record: &[u8]) -> Result<(), RowFault> {
@@ -155,7 +136,7 @@ impl CsvRows {
             let is_null = self.dialect.nulls.iter().any(|null| null.as_bytes() == text);
             match place {
                 Place::Column(index) => {
-                    let (field, column) = (&self.connector.fields[*index], &mut self.columns[*index]);
+                    let (field, column) = (&self.connector.fields[*index], &mut self.batch.columns[*index]);
                     if is_null && !(span.is_quoted && field.data_type == FieldType::Utf8) {
                         column.push_null();
                         continue;
@@ -189,32 +170,10 @@ impl CsvRows {
                 },
             }
         }
-        self.complete()
-    }
-
-    /// Nulls where the header had no column.
-    fn complete(&mut self) -> Result<(), RowFault> {
-        let rows = self.rows.len();
-        for (field, column) in self.connector.fields.iter().zip(&mut self.columns) {
-            if column.len() == rows {
-                column.push_null();
-            }
-            if field.required && column.last_is_null() {
-                return Err(RowFault::Missing { field: field.name.clone() });
-            }
+        if !self.unknown.is_empty() {
+            self.unknown.push(b'}');
         }
-        if let Some((field, _)) = self.row_seen.first() {
-            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
-        }
-        if let Some(column) = &mut self.rescued {
-            if self.unknown.is_empty() {
-                column.push_null();
-            } else {
-                self.unknown.push(b'}');
-                column.push_json(&self.unknown);
-            }
-        }
-        Ok(())
+        self.batch.complete(&self.row_seen, Some(self.unknown.as_slice()).filter(|json| !json.is_empty()))
     }
 }
 

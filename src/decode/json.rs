@@ -1,19 +1,19 @@
 //! One JSON object → one value in each column, in one pass over its bytes.
 //!
 //! Fields of a record nearly always come in the order of the record before: each place remembers its column,
-//! so a name costs one comparison.
+//! so a name costs one comparison. A field that paths lead into is taken whole first ([`super::nested`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array};
-use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
-use super::column::{Column, Misfit, plain};
+use super::column::{Misfit, plain};
 use super::infer;
+use super::nested::Place;
+use super::open_batch::OpenBatch;
 use super::scan::{Bracket, Scanner, SyntaxError, Text};
-use crate::config::{Connector, Field, FieldType, NewField, TypeChange};
+use crate::config::{Connector, FieldType, NewField, TypeChange};
 use crate::types::RejectReason;
 
 /// Why a record is no row.
@@ -31,6 +31,11 @@ pub(super) enum RowFault {
         field: String,
         data_type: FieldType,
         misfit: Misfit,
+    },
+    /// Where a path goes on.
+    NothingInside {
+        field: String,
+        expected: &'static str,
     },
     Missing {
         field: String,
@@ -58,7 +63,9 @@ impl RowFault {
             Self::NotAnObject => RejectReason::NotAnObject,
             Self::Duplicate { .. } => RejectReason::DuplicateField,
             Self::Unknown { .. } | Self::Widens { .. } => RejectReason::UnknownField,
-            Self::Misfit { misfit: Misfit::WrongType { .. }, .. } => RejectReason::WrongType,
+            Self::Misfit { misfit: Misfit::WrongType { .. }, .. } | Self::NothingInside { .. } => {
+                RejectReason::WrongType
+            }
             Self::Misfit { misfit: Misfit::InvalidValue { .. }, .. } => RejectReason::InvalidValue,
             Self::Missing { .. } => RejectReason::MissingRequired,
             Self::Csv { .. } => RejectReason::MalformedCsv,
@@ -80,6 +87,9 @@ impl RowFault {
             Self::Misfit { field, data_type, misfit: Misfit::InvalidValue { expected } } => {
                 format!("column `{field}` is {}: expected {expected}", type_name(*data_type))
             }
+            Self::NothingInside { field, expected } => {
+                format!("field `{field}` is not {expected}, which paths lead into")
+            }
             Self::Widens { field } => format!("the schema does not yet take field `{field}`"),
             Self::Missing { field } => format!("column `{field}` is required"),
             Self::Csv { at, expected } => format!("expected {expected} at byte {at}"),
@@ -90,17 +100,13 @@ impl RowFault {
 
 /// Reads records of one connector into one record batch after another.
 pub(super) struct RowDecoder {
-    connector: Arc<Connector>,
-    schema: SchemaRef,
-    columns: Vec<Column>,
-    rescued: Option<Column>,
-    /// Numbers of the rows in the open batch.
-    rows: Vec<i64>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) batch: OpenBatch,
     names: Names,
-    unknown: UnknownFields,
+    pub(super) unknown: UnknownFields,
     depth_max: usize,
     open: Vec<Bracket>,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// Of the row at hand: columns and types by which the schema would have to grow.
     row_seen: Vec<(String, FieldType)>,
     fault_at: Option<usize>,
@@ -110,10 +116,7 @@ impl RowDecoder {
     pub(super) fn new(connector: &Arc<Connector>, depth_max: usize) -> Self {
         Self {
             connector: Arc::clone(connector),
-            schema: connector.decoded_schema(),
-            columns: Column::all(connector),
-            rescued: connector.rescues().then(Column::json),
-            rows: Vec::new(),
+            batch: OpenBatch::new(connector),
             names: Names::new(connector),
             unknown: UnknownFields::default(),
             depth_max,
@@ -138,34 +141,25 @@ impl RowDecoder {
     pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
         self.unknown.clear();
         self.row_seen.clear();
+        self.names.places_seen.clear();
         self.fault_at = None;
         let mut scanner = Scanner::new(record, std::mem::take(&mut self.open), self.depth_max);
         let read = self.record(&mut scanner);
         self.open = scanner.into_open();
         let added = match read {
-            Ok(None) => self.complete(),
+            Ok(None) => self.batch.complete(&self.row_seen, self.unknown.kept()),
             Ok(Some(fault)) => Err(fault),
             Err(error) => {
                 self.fault_at = Some(error.at());
                 Err(RowFault::Syntax(error))
             }
         };
-        if added.is_ok() {
-            self.rows.push(row);
-        } else {
-            let rows = self.rows.len();
-            self.columns.iter_mut().chain(&mut self.rescued).for_each(|column| column.truncate(rows));
-        }
-        added
+        self.batch.close_row(row, added)
     }
 
     /// The open batch; the next row opens another.
     pub(super) fn finish(&mut self) -> RecordBatch {
-        let rows = std::mem::take(&mut self.rows);
-        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().chain(&mut self.rescued).map(Column::finish).collect();
-        arrays.push(Arc::new(Int64Array::from(rows)));
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .expect("every column took one value a row, and required ones no null")
+        self.batch.finish()
     }
 
     /// The first fault of a field; a fault of syntax anywhere behind it comes before it.
@@ -211,29 +205,46 @@ impl RowDecoder {
         self.value(scanner, index)
     }
 
-    /// Of the column of that index.
+    /// Of the name of that index.
     fn value(&mut self, scanner: &mut Scanner<'_>, index: usize) -> Result<Option<RowFault>, SyntaxError> {
+        match self.names.targets.get(index) {
+            // without paths
+            None => self.column(scanner, index),
+            Some(Target::Column(index)) => self.column(scanner, *index),
+            Some(Target::Place(place)) => {
+                let place = Arc::clone(place);
+                let value = scanner.value()?;
+                if self.names.places_seen.contains(&index) {
+                    return Ok(Some(RowFault::Duplicate { field: shortened(self.names.name(index)) }));
+                }
+                self.names.places_seen.push(index);
+                self.value_inside(&place, value)
+            }
+        }
+    }
+
+    /// Of the column of that index.
+    fn column(&mut self, scanner: &mut Scanner<'_>, index: usize) -> Result<Option<RowFault>, SyntaxError> {
         let field = &self.connector.fields[index];
-        let column = &mut self.columns[index];
-        if column.len() > self.rows.len() {
+        if self.batch.has(index) {
             scanner.value()?;
             return Ok(Some(RowFault::Duplicate { field: field.name.clone() }));
         }
         let start = scanner.at();
-        match column.read(scanner, &mut self.scratch)? {
+        match self.batch.columns[index].read(scanner, &mut self.scratch)? {
             None => Ok(None),
             Some(misfit) => Ok(self.misfit(index, misfit, scanner.since(start).trim_ascii_start())),
         }
     }
 
     /// What the connector does with a value that does not fit its column.
-    fn misfit(&mut self, index: usize, misfit: Misfit, value: &[u8]) -> Option<RowFault> {
+    pub(super) fn misfit(&mut self, index: usize, misfit: Misfit, value: &[u8]) -> Option<RowFault> {
         let connector = &self.connector;
         let field = &connector.fields[index];
         let wider = infer::value_type(value).and_then(|seen| connector.widened(index, seen));
         if let Some(wider) = wider {
             self.row_seen.push((field.name.clone(), wider));
-            self.columns[index].push_null();
+            self.batch.columns[index].push_null();
             return None;
         }
         let policy = if connector.is_added(index) { TypeChange::Rescue } else { connector.evolution.type_change };
@@ -242,7 +253,7 @@ impl RowDecoder {
                 if policy == TypeChange::Rescue {
                     self.unknown.keep(field.name.as_bytes(), value);
                 }
-                self.columns[index].push_null();
+                self.batch.columns[index].push_null();
                 None
             }
             _ => Some(RowFault::Misfit { field: field.name.clone(), data_type: field.data_type, misfit }),
@@ -273,51 +284,52 @@ impl RowDecoder {
             }
         }
     }
-
-    /// Nulls where the record had no field.
-    fn complete(&mut self) -> Result<(), RowFault> {
-        let rows = self.rows.len();
-        for (field, column) in self.connector.fields.iter().zip(&mut self.columns) {
-            if column.len() == rows {
-                column.push_null();
-            }
-            let widens = || self.row_seen.iter().any(|(name, _)| *name == field.name);
-            if field.required && column.last_is_null() && !widens() {
-                return Err(RowFault::Missing { field: field.name.clone() });
-            }
-        }
-        if let Some((field, _)) = self.row_seen.first() {
-            return Err(RowFault::Widens { field: shortened(field.as_bytes()) });
-        }
-        if let Some(column) = &mut self.rescued {
-            match self.unknown.kept() {
-                Some(json) => column.push_json(json),
-                None => column.push_null(),
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Columns by name.
+/// What the fields of a record are, by name.
 struct Names {
-    connector: Arc<Connector>,
-    /// Each name as records mostly spell it: `"name":`. Empty where that is not JSON.
+    /// Each as records mostly spell it: `"name":`. Empty where that is not JSON.
     spelled: Vec<Vec<u8>>,
+    names: Vec<Box<[u8]>>,
     by_name: HashMap<Box<[u8]>, usize>,
-    /// The column that the field at each place of the last record belonged to.
+    /// The name that the field at each place of the last record had.
     by_place: Vec<usize>,
+    /// Empty without paths: then each name is the column of the same index.
+    targets: Vec<Target>,
+    /// Names that the row at hand has, among those with a place.
+    places_seen: Vec<usize>,
+}
+
+/// What a name stands for.
+enum Target {
+    Column(usize),
+    Place(Arc<Place>),
 }
 
 impl Names {
-    fn new(connector: &Arc<Connector>) -> Self {
-        let fields = &connector.fields;
-        let by_name =
-            fields.iter().enumerate().map(|(index, field)| (Box::from(field.name.as_bytes()), index)).collect();
-        let is_plain = |name: &str| !name.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        let spell = |field: &Field| if is_plain(&field.name) { format!("\"{}\":", field.name) } else { String::new() };
-        let spelled = fields.iter().map(|field| spell(field).into_bytes()).collect();
-        Self { connector: Arc::clone(connector), spelled, by_name, by_place: (0..fields.len()).collect() }
+    fn new(connector: &Connector) -> Self {
+        let (mut names, mut by_name, mut targets) = (Vec::new(), HashMap::new(), Vec::new());
+        for (column, field) in connector.fields.iter().enumerate() {
+            let name: Box<[u8]> = field.first_name().as_bytes().into();
+            if by_name.contains_key(&name) {
+                continue;
+            }
+            by_name.insert(name.clone(), names.len());
+            names.push(name);
+            let place = Place::of_field(connector, field.first_name());
+            targets.push(place.map_or(Target::Column(column), Target::Place));
+        }
+        if names.len() == connector.fields.len() && targets.iter().all(|target| matches!(target, Target::Column(_))) {
+            targets.clear();
+        }
+        let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+        let spell = |name: &[u8]| if name.iter().all(is_plain) { [b"\"", name, b"\":"].concat() } else { Vec::new() };
+        let spelled = names.iter().map(|name| spell(name)).collect();
+        Self { spelled, by_place: (0..names.len()).collect(), names, by_name, targets, places_seen: Vec::new() }
+    }
+
+    fn name(&self, index: usize) -> &[u8] {
+        &self.names[index]
     }
 
     /// Takes a name and its colon where they stand as they did in the record before: one comparison instead of looking for
@@ -330,7 +342,7 @@ impl Names {
 
     fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
         let expected = self.by_place.get(place).copied();
-        if expected.is_some_and(|index| self.connector.fields[index].name.as_bytes() == name) {
+        if expected.is_some_and(|index| *self.names[index] == *name) {
             return expected;
         }
         let index = *self.by_name.get(name)?;
@@ -343,7 +355,7 @@ impl Names {
 
 /// The fields of one record that the schema lacks.
 #[derive(Default)]
-struct UnknownFields {
+pub(super) struct UnknownFields {
     /// Their names, one behind the other.
     names: Vec<u8>,
     ends: Vec<usize>,
@@ -367,7 +379,7 @@ impl UnknownFields {
     }
 
     /// False where the name is there already.
-    fn insert(&mut self, name: &[u8]) -> bool {
+    pub(super) fn insert(&mut self, name: &[u8]) -> bool {
         if self.ends.len() < Self::FEW {
             if self.iter().any(|earlier| earlier == name) {
                 return false;
@@ -387,7 +399,7 @@ impl UnknownFields {
         starts.zip(&self.ends).map(|(start, end)| &self.names[*start..*end])
     }
 
-    fn keep(&mut self, raw_name: &[u8], value: &[u8]) {
+    pub(super) fn keep(&mut self, raw_name: &[u8], value: &[u8]) {
         self.json.extend_from_slice(if self.json.is_empty() { b"{\"" } else { b",\"" });
         self.json.extend_from_slice(raw_name);
         self.json.extend_from_slice(b"\":");

@@ -9,10 +9,11 @@
 //! ```
 //! [`ObjectDecoder`] gives an object block by block, each a few MiB of whole records, so that its size does not matter
 //! for memory; where the blocks are cut is a constant of the code and shows in no row, reject or number.
-//! [`decode_object`] joins them.
+//! [`decode_object`] joins them. Between two blocks another process can go on ([`ResumePoint`]).
 //!
 //! Rows are the lines that hold more than blanks, tabs and carriage returns, numbered from 0; a byte order
-//! mark at the very start is skipped. Every row is either in exactly one batch or in exactly one reject:
+//! mark at the very start is skipped. (Of `json_values` they are the values, of CSV the records: see `json_values`,
+//! `csv_records`.) Every row is either in exactly one batch or in exactly one reject:
 //! `row_count` is their sum. A reject costs nothing to its neighbours.
 //!
 //! # Which reason a row gets
@@ -42,6 +43,8 @@
 //!
 //! Anything else is `wrong_type`; null is as good as missing everywhere. CSV has but text: it takes the same spellings
 //! without the quotes (and `1`, `0`, `True`, `FALSE` for booleans), and what does not fit is `invalid_value`. See `csv`.
+//! A row of Parquet is decoded as the JSON object that spells it, so that whole numbers of any width fit where their value
+//! does, decimals where they are exact, and times of any unit; that text is the row's bytes. See `parquet`.
 //!
 //! # Evolution
 //! `wrong_type` and `invalid_value` are what `type_change: reject` makes of a value that does not fit; by
@@ -58,9 +61,15 @@ mod csv_value;
 mod framing;
 mod infer;
 mod json;
+mod json_values;
 mod lines;
+mod nested;
 mod number;
 mod object;
+mod open_batch;
+mod parquet;
+mod parquet_bounds;
+mod parquet_text;
 mod profile;
 mod scan;
 mod timestamp;
@@ -76,8 +85,9 @@ use bytes::Bytes;
 use crate::config::{Connector, Format, Limits};
 use crate::types::{Decoded, RejectReason, RowReject};
 
-pub use object::ObjectDecoder;
+pub use object::{ObjectDecoder, ResumePoint};
 pub use profile::{FieldProfile, Profile};
+pub use unpack::{Compression, StoredPoint};
 
 use json::RowDecoder;
 use object::BlockDecoder;
@@ -107,6 +117,17 @@ impl DecodeLimits {
     }
 }
 
+/// Whether objects of the format are held in memory whole: they cannot be read in chunks.
+pub fn is_read_whole(format: &Format) -> bool {
+    match format {
+        Format::Json => false,
+        // a quote, or a bracket, is told from a mistake by what stands far behind it
+        Format::Csv(_) | Format::JsonValues => true,
+        // its table of contents stands at the end
+        Format::Parquet => true,
+    }
+}
+
 /// Why a whole object cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectFault {
@@ -116,6 +137,8 @@ pub enum ObjectFault {
     TooLarge { detail: String },
     #[error("broken CSV header: {detail}")]
     MalformedHeader { detail: String },
+    #[error("broken Parquet: {detail}")]
+    MalformedParquet { detail: String },
 }
 
 impl ObjectFault {
@@ -124,6 +147,7 @@ impl ObjectFault {
             Self::CorruptCompression { .. } => RejectReason::CorruptCompression,
             Self::TooLarge { .. } => RejectReason::ObjectTooLarge,
             Self::MalformedHeader { .. } => RejectReason::MalformedHeader,
+            Self::MalformedParquet { .. } => RejectReason::MalformedParquet,
         }
     }
 }
@@ -197,7 +221,7 @@ pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &D
         RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
         RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
         RejectReason::MissingRequired | RejectReason::ExpectationFailed | RejectReason::SqlFailed => None,
-        _ if connector.source.format == Format::Json => {
+        _ if matches!(connector.source.format, Format::Json | Format::JsonValues | Format::Parquet) => {
             let mut rows = RowDecoder::new(connector, limits.json_depth_max);
             rows.row(reject.row, &reject.bytes).err()?;
             rows.fault_at()

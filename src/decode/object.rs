@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::blocks::{Blocks, Piece};
 use super::csv::CsvRows;
 use super::framing::Framing;
 use super::json::{RowDecoder, RowFault};
+use super::parquet::ParquetRows;
+use super::unpack::StoredPoint;
 use super::{DecodeError, DecodeLimits, LONG_RECORD_KEPT_BYTES, ObjectFault, RECORD_BYTES_MAX};
 use crate::config::{Connector, FieldType, Format, SeenTypes, see};
 use crate::types::{Decoded, DecodedBatch, RejectReason, RowReject, Span, kept_bytes, with_header};
@@ -23,13 +26,24 @@ const BATCH_BYTES_MAX: usize = 64 << 20;
 /// where later blocks show more. Rows that need yet another are dead letters.
 const GROWTHS_MAX: usize = 1024;
 
+/// A place between two blocks of an object, from where on it can be decoded by another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumePoint {
+    /// Where the stored bytes must be read from.
+    pub stored: StoredPoint,
+    /// In the unpacked object: behind the last block, at or behind [`StoredPoint::unpacked_offset`].
+    pub unpacked_offset: u64,
+    /// Number of the next row.
+    pub next_row: i64,
+}
+
 /// Decodes an object a block at a time, in bounded memory however large it is: about 8 MiB of unpacked bytes, and their
 /// rows. All blocks together are the same rows, whatever the bytes come from.
 ///
 /// Where the connector evolves, a block is decoded by what its data made of the schema; the blocks before it have the
 /// schema that they needed.
 pub struct ObjectDecoder<'a> {
-    blocks: Blocks<'a>,
+    pieces: Pieces<'a>,
     framing: Framing,
     rows: BlockDecoder,
     has_ended: bool,
@@ -38,28 +52,69 @@ pub struct ObjectDecoder<'a> {
 impl<'a> ObjectDecoder<'a> {
     /// Of stored bytes in memory. What is not compressed is not copied.
     pub fn of_bytes(connector: &Arc<Connector>, stored: Bytes, limits: &DecodeLimits) -> Result<Self, DecodeError> {
+        if connector.source.format == Format::Parquet {
+            let rows = ParquetRows::of_bytes(connector, stored, limits)?;
+            return Ok(Self::new(connector, Pieces::Parquet(Box::new(rows)), limits));
+        }
         let framing = Framing::of(&connector.source.format, limits);
-        Ok(Self::new(connector, Blocks::of_bytes(stored, framing, limits)?, limits))
+        Ok(Self::new(connector, Pieces::Blocks(Blocks::of_bytes(stored, framing, limits)?), limits))
     }
 
-    /// Of stored bytes as they come. Reads the first few at once.
+    /// Of stored bytes as they come. Reads the first few at once; Parquet whole.
     pub fn of_stream(
         connector: &Arc<Connector>,
         stored: impl Read + Send + 'a,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
+        if connector.source.format == Format::Parquet {
+            let rows = ParquetRows::of_stream(connector, Box::new(stored), limits)?;
+            return Ok(Self::new(connector, Pieces::Parquet(Box::new(rows)), limits));
+        }
         let framing = Framing::of(&connector.source.format, limits);
-        Ok(Self::new(connector, Blocks::of_stream(Box::new(stored), framing, limits)?, limits))
+        Ok(Self::new(connector, Pieces::Blocks(Blocks::of_stream(Box::new(stored), framing, limits)?), limits))
     }
 
-    fn new(connector: &Arc<Connector>, blocks: Blocks<'a>, limits: &DecodeLimits) -> Self {
+    /// Goes on at a place where another decoder was, by the connector that it had there. `stored` begins at
+    /// [`StoredPoint::stored_offset`]; what was decoded before is only unpacked again. Only of a format that has such places.
+    pub fn resume(
+        connector: &Arc<Connector>,
+        stored: impl Read + Send + 'a,
+        limits: &DecodeLimits,
+        point: &ResumePoint,
+    ) -> Result<Self, DecodeError> {
         let framing = Framing::of(&connector.source.format, limits);
-        Self { blocks, framing, rows: BlockDecoder::new(connector, limits), has_ended: false }
+        let blocks = Blocks::resume(Box::new(stored), framing, limits, point.stored, point.unpacked_offset)?;
+        let mut decoder = Self::new(connector, Pieces::Blocks(blocks), limits);
+        decoder.rows.next_row = point.next_row;
+        Ok(decoder)
     }
 
-    #[cfg(test)]
-    pub(super) fn with_block_bytes(mut self, block_bytes: usize) -> Self {
-        self.blocks.block_bytes = block_bytes;
+    /// Behind the last block; `None` where what lies behind means nothing without what lies before.
+    pub fn resume_point(&mut self) -> Option<ResumePoint> {
+        let (unpacked_offset, next_row) = (self.pieces.at(), self.rows.next_row);
+        let Pieces::Blocks(blocks) = &mut self.pieces else { return None };
+        let stored = blocks.point();
+        matches!(self.framing, Framing::Lines).then_some(ResumePoint { stored, unpacked_offset, next_row })
+    }
+
+    fn new(connector: &Arc<Connector>, mut pieces: Pieces<'a>, limits: &DecodeLimits) -> Self {
+        let framing = Framing::of(&connector.source.format, limits);
+        let mut rows = BlockDecoder::new(connector, limits);
+        if let Pieces::Parquet(parquet) = &mut pieces {
+            rows.seen = std::mem::take(&mut parquet.seen);
+            // before any row is read: as text they would look like text
+            rows.grow();
+        }
+        Self { pieces, framing, rows, has_ended: false }
+    }
+
+    /// Blocks of another size, which shows in nothing but how much is held; for tests.
+    #[must_use]
+    pub fn with_block_bytes(mut self, block_bytes: usize) -> Self {
+        match &mut self.pieces {
+            Pieces::Blocks(blocks) => blocks.block_bytes = block_bytes,
+            Pieces::Parquet(rows) => rows.block_bytes = block_bytes,
+        }
         self
     }
 
@@ -69,15 +124,12 @@ impl<'a> ObjectDecoder<'a> {
         if self.has_ended {
             return Ok(None);
         }
-        let before = self.blocks.at();
-        let piece = match self.blocks.next()? {
-            None => {
-                self.has_ended = true;
-                return Ok(None);
-            }
-            Some(piece) => piece,
+        let before = self.pieces.at();
+        let Some(piece) = self.pieces.next()? else {
+            self.has_ended = true;
+            return Ok(None);
         };
-        let unpacked_bytes = self.blocks.at() - before;
+        let unpacked_bytes = self.pieces.at() - before;
         let (next_row, has_header) = (self.rows.next_row, self.rows.wants_header());
         loop {
             self.decode(&piece, has_header)?;
@@ -113,6 +165,28 @@ impl<'a> ObjectDecoder<'a> {
     }
 }
 
+/// Where the records of an object come from.
+enum Pieces<'a> {
+    Blocks(Blocks<'a>),
+    Parquet(Box<ParquetRows>),
+}
+
+impl Pieces<'_> {
+    fn at(&self) -> u64 {
+        match self {
+            Self::Blocks(blocks) => blocks.at(),
+            Self::Parquet(rows) => rows.at(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Piece>, DecodeError> {
+        match self {
+            Self::Blocks(blocks) => blocks.next(),
+            Self::Parquet(rows) => Ok(rows.next()?),
+        }
+    }
+}
+
 /// How records of a format become rows.
 enum Rows {
     Json(Box<RowDecoder>),
@@ -122,7 +196,9 @@ enum Rows {
 impl Rows {
     fn new(connector: &Arc<Connector>, json_depth_max: usize) -> Self {
         match &connector.source.format {
-            Format::Json => Self::Json(Box::new(RowDecoder::new(connector, json_depth_max))),
+            Format::Json | Format::JsonValues | Format::Parquet => {
+                Self::Json(Box::new(RowDecoder::new(connector, json_depth_max)))
+            }
             Format::Csv(dialect) => Self::Csv(Box::new(CsvRows::new(connector, dialect, json_depth_max))),
         }
     }

@@ -120,6 +120,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Takes `[` (the caller has seen it). True where an element follows, false where `]` was taken.
+    pub(super) fn begin_array(&mut self) -> Result<bool, SyntaxError> {
+        self.open(Bracket::Array)?;
+        if self.peek() == b']' {
+            self.close();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Takes `,` or `]` behind an element. True where another element follows.
+    pub(super) fn next_element(&mut self) -> Result<bool, SyntaxError> {
+        match self.peek() {
+            b',' => {
+                self.at += 1;
+                Ok(true)
+            }
+            b']' => {
+                self.close();
+                Ok(false)
+            }
+            _ => Err(self.expected("`,` or `]`")),
+        }
+    }
+
     /// Takes a field's name and its colon.
     pub(super) fn key(&mut self) -> Result<Text<'a>, SyntaxError> {
         if self.peek() != b'"' {
@@ -134,8 +159,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes `known` where just that stands here, without white space before it.
+    #[inline]
     pub(super) fn take(&mut self, known: &[u8]) -> bool {
-        let is_there = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(known));
+        let there = self.bytes.get(self.at..self.at + known.len());
+        let is_there = there.is_some_and(|there| are_same(there, known));
         if is_there {
             self.at += known.len();
         }
@@ -158,14 +185,7 @@ impl<'a> Scanner<'a> {
                     }
                     !has_fields
                 }
-                b'[' => {
-                    self.open(Bracket::Array)?;
-                    let is_empty = self.peek() == b']';
-                    if is_empty {
-                        self.close();
-                    }
-                    is_empty
-                }
+                b'[' => !self.begin_array()?,
                 b't' => self.literal(b"true")?,
                 b'f' => self.literal(b"false")?,
                 b'n' => self.literal(b"null")?,
@@ -339,6 +359,21 @@ pub(super) fn unescape(raw: &[u8], out: &mut Vec<u8>) {
         out.push(plain);
     }
     out.extend_from_slice(&raw[at..]);
+}
+
+/// The same length is given. Names are short: comparing words where they stand costs less than a call does.
+#[inline]
+fn are_same(one: &[u8], other: &[u8]) -> bool {
+    const WORD: usize = 8;
+    let word = |bytes: &[u8; WORD]| u64::from_le_bytes(*bytes);
+    let (Some(one_last), Some(other_last)) = (one.last_chunk::<WORD>(), other.last_chunk::<WORD>()) else {
+        return one == other;
+    };
+    let (one_words, _) = one.as_chunks::<WORD>();
+    let (other_words, _) = other.as_chunks::<WORD>();
+    let differ = |(one, other): (&[u8; WORD], &[u8; WORD])| word(one) ^ word(other);
+    let differing = one_words.iter().zip(other_words).map(differ).fold(0, |all, bits| all | bits);
+    differing | (word(one_last) ^ word(other_last)) == 0
 }
 
 /// Bit 7 of the first byte, in memory order, that ends a plain run of a string: a quote, a backslash, or a

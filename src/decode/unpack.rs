@@ -5,13 +5,19 @@
 //! Gives out unpacked bytes as they are asked for and holds none of them (zstd's window besides, at most 128 MiB); more
 //! than `bytes_max` are an error as soon as they are met: a bomb is noticed while it unpacks. A stream that ends
 //! early, fails its checksum or is followed by anything but another stream of its kind is corrupt as a whole.
+//!
+//! Unpacking can begin anew at a [`StoredPoint`]: anywhere in what is not compressed, else where a gzip member or a
+//! zstd frame begins.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
+use serde::{Deserialize, Serialize};
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::{DecodeError, ObjectFault};
 
@@ -31,11 +37,22 @@ const CAPACITY_MIN: usize = 64 << 10;
 /// Of stored bytes that come as a stream.
 const READ_BYTES: usize = 256 << 10;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
     None,
     Gzip,
     Zstd,
+}
+
+/// A place where unpacking can begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPoint {
+    pub compression: Compression,
+    /// In the stored object.
+    pub stored_offset: u64,
+    /// What it unpacks to stands there in the unpacked object.
+    pub unpacked_offset: u64,
 }
 
 impl Compression {
@@ -52,7 +69,13 @@ impl Compression {
 }
 
 /// Stored bytes, buffered.
-pub(super) enum Stored<'r> {
+pub(super) struct Stored<'r> {
+    bytes: StoredBytes<'r>,
+    /// Where what comes next stands in the stored object.
+    offset: u64,
+}
+
+enum StoredBytes<'r> {
     Memory(Bytes),
     Stream {
         reader: Box<dyn Read + Send + 'r>,
@@ -63,15 +86,20 @@ pub(super) enum Stored<'r> {
 }
 
 impl<'r> Stored<'r> {
-    pub(super) fn stream(reader: Box<dyn Read + Send + 'r>) -> Self {
-        Self::Stream { reader, buffer: Vec::new(), taken: 0 }
+    pub(super) fn memory(bytes: Bytes) -> Self {
+        Self { bytes: StoredBytes::Memory(bytes), offset: 0 }
+    }
+
+    /// `offset`: where its first byte stands in the stored object.
+    pub(super) fn stream(reader: Box<dyn Read + Send + 'r>, offset: u64) -> Self {
+        Self { bytes: StoredBytes::Stream { reader, buffer: Vec::new(), taken: 0 }, offset }
     }
 
     /// The first bytes, at least so many where there are, without taking them.
     fn first(&mut self, count: usize) -> io::Result<&[u8]> {
-        match self {
-            Self::Memory(bytes) => Ok(bytes),
-            Self::Stream { reader, buffer, .. } => {
+        match &mut self.bytes {
+            StoredBytes::Memory(bytes) => Ok(bytes),
+            StoredBytes::Stream { reader, buffer, .. } => {
                 while buffer.len() < count && read_more(reader, buffer)? > 0 {}
                 Ok(buffer)
             }
@@ -95,11 +123,13 @@ fn read_more(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
 
 impl Read for Stored<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if let Self::Stream { reader, buffer, taken } = self
+        if let StoredBytes::Stream { reader, buffer, taken } = &mut self.bytes
             && *taken == buffer.len()
             && into.len() >= READ_BYTES
         {
-            return reader.read(into).map_err(NotRead::mark);
+            let count = reader.read(into).map_err(NotRead::mark)?;
+            self.offset += count as u64;
+            return Ok(count);
         }
         let mut there = self.fill_buf()?;
         let count = there.read(into)?;
@@ -110,9 +140,9 @@ impl Read for Stored<'_> {
 
 impl BufRead for Stored<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self {
-            Self::Memory(bytes) => Ok(bytes),
-            Self::Stream { reader, buffer, taken } => {
+        match &mut self.bytes {
+            StoredBytes::Memory(bytes) => Ok(bytes),
+            StoredBytes::Stream { reader, buffer, taken } => {
                 if *taken == buffer.len() {
                     buffer.clear();
                     *taken = 0;
@@ -124,9 +154,10 @@ impl BufRead for Stored<'_> {
     }
 
     fn consume(&mut self, count: usize) {
-        match self {
-            Self::Memory(bytes) => bytes.advance(count),
-            Self::Stream { taken, .. } => *taken += count,
+        self.offset += count as u64;
+        match &mut self.bytes {
+            StoredBytes::Memory(bytes) => bytes.advance(count),
+            StoredBytes::Stream { taken, .. } => *taken += count,
         }
     }
 }
@@ -159,8 +190,89 @@ pub(super) struct Unpacker<'r> {
 
 enum Stream<'r> {
     Plain(Stored<'r>),
-    Gzip(Box<MultiGzDecoder<Stored<'r>>>),
-    Zstd(zstd::stream::read::Decoder<'static, Stored<'r>>),
+    Gzip(Members<'r>),
+    Zstd(Box<Frames<'r>>),
+}
+
+/// Where members or frames begin: stored and unpacked offset, ascending.
+type Boundaries = VecDeque<(u64, u64)>;
+
+/// The members of a gzip stream. `None`: it has ended.
+struct Members<'r> {
+    open: Option<Box<GzDecoder<Stored<'r>>>>,
+    unpacked_offset: u64,
+    boundaries: Boundaries,
+}
+
+impl Read for Members<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.open {
+            let count = decoder.read(into)?;
+            if count > 0 || into.is_empty() {
+                self.unpacked_offset += count as u64;
+                return Ok(count);
+            }
+            let Some(mut stored) = self.open.take().map(|decoder| decoder.into_inner()) else { break };
+            if !stored.fill_buf()?.is_empty() {
+                self.boundaries.push_back((stored.offset, self.unpacked_offset));
+                self.open = Some(Box::new(GzDecoder::new(stored)));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The frames of a zstd stream.
+struct Frames<'r> {
+    context: DCtx<'static>,
+    stored: Stored<'r>,
+    is_between: bool,
+    unpacked_offset: u64,
+    boundaries: Boundaries,
+}
+
+impl<'r> Frames<'r> {
+    fn new(stored: Stored<'r>, unpacked_offset: u64, bytes_max: u64) -> Result<Self, usize> {
+        let mut context = DCtx::create();
+        context.init()?;
+        context.set_parameter(DParameter::WindowLogMax(window_log_max(bytes_max)))?;
+        let boundaries = VecDeque::from([(stored.offset, unpacked_offset)]);
+        Ok(Self { context, stored, is_between: true, unpacked_offset, boundaries })
+    }
+}
+
+impl Read for Frames<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let there = self.stored.fill_buf()?;
+            let has_ended = there.is_empty();
+            if has_ended && self.is_between {
+                return Ok(0);
+            }
+            let (mut input, mut output) = (InBuffer::around(there), OutBuffer::around(&mut *into));
+            let missing = self.context.decompress_stream(&mut output, &mut input).map_err(zstd_failure)?;
+            let (taken, count) = (input.pos(), output.pos());
+            self.stored.consume(taken);
+            self.unpacked_offset += count as u64;
+            self.is_between = missing == 0;
+            if self.is_between {
+                self.boundaries.push_back((self.stored.offset, self.unpacked_offset));
+            }
+            if count > 0 {
+                return Ok(count);
+            }
+            if has_ended {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete frame"));
+            }
+        }
+    }
+}
+
+fn zstd_failure(code: usize) -> io::Error {
+    io::Error::other(zstd_safe::get_error_name(code))
 }
 
 impl<'r> Unpacker<'r> {
@@ -172,12 +284,12 @@ impl<'r> Unpacker<'r> {
                 Err(ObjectFault::TooLarge { detail }.into())
             }
             Compression::None => Ok(Ok(bytes)),
-            Compression::Gzip | Compression::Zstd => Self::new(Stored::Memory(bytes), bytes_max).map(Err),
+            Compression::Gzip | Compression::Zstd => Self::new(Stored::memory(bytes), bytes_max).map(Err),
         }
     }
 
     pub(super) fn new(mut stored: Stored<'r>, bytes_max: u64) -> Result<Self, DecodeError> {
-        let is_in_memory = matches!(stored, Stored::Memory(_));
+        let is_in_memory = matches!(stored.bytes, StoredBytes::Memory(_));
         let first = stored.first(MAGIC_BYTES_MAX).map_err(|error| failure(error, ""))?;
         let compression = Compression::of(first);
         let size_hint = match compression {
@@ -185,30 +297,60 @@ impl<'r> Unpacker<'r> {
             Compression::Zstd if is_in_memory => zstd_size_hint(first),
             _ => None,
         };
+        let unpacker = Self::from_point(stored, compression, 0, bytes_max)?;
+        Ok(Self { size_hint, ..unpacker })
+    }
+
+    /// Goes on at a [`StoredPoint`], where `stored` begins.
+    pub(super) fn from_point(
+        stored: Stored<'r>,
+        compression: Compression,
+        unpacked_offset: u64,
+        bytes_max: u64,
+    ) -> Result<Self, DecodeError> {
         let stream = match compression {
             Compression::None => Stream::Plain(stored),
-            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(stored))),
+            Compression::Gzip => {
+                let boundaries = VecDeque::from([(stored.offset, unpacked_offset)]);
+                Stream::Gzip(Members { open: Some(Box::new(GzDecoder::new(stored))), unpacked_offset, boundaries })
+            }
             Compression::Zstd => {
-                let corrupt = |error| failure(error, "zstd");
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(corrupt)?;
-                decoder.window_log_max(window_log_max(bytes_max)).map_err(corrupt)?;
-                Stream::Zstd(decoder)
+                let frames = Frames::new(stored, unpacked_offset, bytes_max);
+                Stream::Zstd(Box::new(frames.map_err(|code| failure(zstd_failure(code), "zstd"))?))
             }
         };
-        Ok(Self { stream, size_hint, bytes_max, unpacked_bytes: 0 })
+        Ok(Self { stream, size_hint: None, bytes_max, unpacked_bytes: unpacked_offset })
+    }
+
+    /// The last point that is not behind `unpacked_offset`, which never goes back.
+    pub(super) fn point(&mut self, unpacked_offset: u64) -> StoredPoint {
+        let (compression, boundaries) = match &mut self.stream {
+            Stream::Plain(_) => {
+                return StoredPoint { compression: Compression::None, stored_offset: unpacked_offset, unpacked_offset };
+            }
+            Stream::Gzip(members) => (Compression::Gzip, &mut members.boundaries),
+            Stream::Zstd(frames) => (Compression::Zstd, &mut frames.boundaries),
+        };
+        while boundaries.get(1).is_some_and(|(_, unpacked)| *unpacked <= unpacked_offset) {
+            boundaries.pop_front();
+        }
+        let (stored_offset, unpacked_offset) = boundaries[0];
+        StoredPoint { compression, stored_offset, unpacked_offset }
     }
 
     /// Appends `count` bytes, fewer only at the end.
     pub(super) fn read(&mut self, into: &mut Vec<u8>, count: usize) -> Result<usize, DecodeError> {
-        let rest = self.bytes_max - self.unpacked_bytes;
+        let rest = self.bytes_max.saturating_sub(self.unpacked_bytes);
         // one more tells whether there are more
         let wanted = (count as u64).min(rest.saturating_add(1));
         let likely = self.size_hint.map_or(count, |hint| hint.max(CAPACITY_MIN).min(count));
         into.reserve_exact(likely.min(usize::try_from(wanted).unwrap_or(usize::MAX)));
         let read = match &mut self.stream {
             Stream::Plain(stored) => stored.take(wanted).read_to_end(into).map_err(|error| failure(error, "")),
-            Stream::Gzip(decoder) => decoder.take(wanted).read_to_end(into).map_err(|error| failure(error, "gzip")),
-            Stream::Zstd(decoder) => decoder.take(wanted).read_to_end(into).map_err(|error| failure(error, "zstd")),
+            Stream::Gzip(members) => members.take(wanted).read_to_end(into).map_err(|error| failure(error, "gzip")),
+            Stream::Zstd(frames) => {
+                frames.as_mut().take(wanted).read_to_end(into).map_err(|error| failure(error, "zstd"))
+            }
         }?;
         if read as u64 > rest {
             let bytes_max = self.bytes_max;
@@ -223,7 +365,7 @@ impl<'r> Unpacker<'r> {
 
 /// `format`: of the decoder that was at work.
 fn failure(error: io::Error, format: &str) -> DecodeError {
-    if error.get_ref().is_some_and(|inner| inner.is::<NotRead>()) || format.is_empty() {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotRead>) || format.is_empty() {
         return DecodeError::Read(error);
     }
     ObjectFault::CorruptCompression { detail: format!("broken {format} stream: {error}") }.into()
@@ -253,166 +395,5 @@ fn window_log_max(bytes_max: u64) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    const TEXT: &[u8] = b"{\"a\":1}\n{\"a\":2}\n";
-    const LIMIT: u64 = 1 << 20;
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn zstd(bytes: &[u8]) -> Vec<u8> {
-        zstd::encode_all(bytes, 3).unwrap()
-    }
-
-    fn skippable() -> Vec<u8> {
-        vec![0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'x', b'y', b'z']
-    }
-
-    fn unpack(bytes: Bytes, bytes_max: u64) -> Result<Bytes, ObjectFault> {
-        let mut streamed = Vec::new();
-        let stored = Stored::stream(Box::new(io::Cursor::new(bytes.clone())));
-        let streamed = Unpacker::new(stored, bytes_max).and_then(|mut unpacker| {
-            while unpacker.read(&mut streamed, 7)? == 7 {}
-            Ok(streamed)
-        });
-        let at_once = Unpacker::of_bytes(bytes, bytes_max).and_then(|found| match found {
-            Ok(plain) => Ok(plain.to_vec()),
-            Err(mut unpacker) => {
-                let mut unpacked = Vec::new();
-                unpacker.read(&mut unpacked, 1 << 30)?;
-                Ok(unpacked)
-            }
-        });
-        let fault = |error| match error {
-            DecodeError::Fault(fault) => fault,
-            DecodeError::Read(error) => panic!("{error}"),
-        };
-        let (streamed, at_once) = (streamed.map_err(fault), at_once.map_err(fault));
-        assert_eq!(streamed.clone().map_err(|fault| fault.reason()), at_once.clone().map_err(|fault| fault.reason()));
-        at_once.map(Bytes::from)
-    }
-
-    fn unpacked(bytes: Vec<u8>) -> Vec<u8> {
-        unpack(Bytes::from(bytes), LIMIT).unwrap().to_vec()
-    }
-
-    fn reason(bytes: Vec<u8>, limit: u64) -> &'static str {
-        unpack(Bytes::from(bytes), limit).unwrap_err().reason().as_str()
-    }
-
-    #[test]
-    fn content_tells_the_compression() {
-        assert_eq!(unpacked(TEXT.to_vec()), TEXT);
-        assert_eq!(unpacked(gzip(TEXT)), TEXT);
-        assert_eq!(unpacked(zstd(TEXT)), TEXT);
-        assert_eq!(unpacked(Vec::new()), b"");
-        assert_eq!(unpacked(gzip(b"")), b"");
-        assert_eq!(unpacked(zstd(b"")), b"");
-    }
-
-    #[test]
-    fn members_and_frames_follow_each_other() {
-        let twice = [TEXT, TEXT].concat();
-        assert_eq!(unpacked([gzip(TEXT), gzip(b""), gzip(TEXT)].concat()), twice);
-        assert_eq!(unpacked([skippable(), zstd(TEXT), skippable(), zstd(TEXT), skippable()].concat()), twice);
-        assert_eq!(unpacked(skippable()), b"");
-    }
-
-    #[test]
-    fn a_stream_cut_anywhere_is_corrupt() {
-        for packed in [gzip(TEXT), zstd(TEXT), [gzip(TEXT), gzip(TEXT)].concat()] {
-            assert_eq!(reason(gzip(TEXT)[..2].to_vec(), LIMIT), "corrupt_compression");
-            let whole_member = gzip(TEXT).len();
-            for end in 4..packed.len() {
-                if end != whole_member {
-                    assert_eq!(reason(packed[..end].to_vec(), LIMIT), "corrupt_compression", "{end}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_follows_a_stream_must_be_another_one() {
-        for packed in [gzip(TEXT), zstd(TEXT)] {
-            for tail in [&b"\0"[..], b"garbage", b"{}\n", &[0x1f]] {
-                assert_eq!(reason([&packed, tail].concat(), LIMIT), "corrupt_compression");
-            }
-        }
-        assert_eq!(reason([gzip(TEXT), zstd(TEXT)].concat(), LIMIT), "corrupt_compression");
-    }
-
-    #[test]
-    fn a_flipped_bit_is_noticed() {
-        let mut packed = gzip(TEXT);
-        let at = packed.len() - 6;
-        packed[at] ^= 1;
-        assert_eq!(reason(packed, LIMIT), "corrupt_compression");
-    }
-
-    #[test]
-    fn the_limit_holds_to_the_byte() {
-        let zeros = vec![b' '; 300_000];
-        for packed in [zeros.clone(), gzip(&zeros), zstd(&zeros)] {
-            assert_eq!(reason(packed.clone(), 299_999), "object_too_large");
-            assert_eq!(unpack(Bytes::from(packed), 300_000).unwrap().len(), 300_000);
-        }
-        assert_eq!(reason(gzip(b"x"), 0), "object_too_large");
-        assert_eq!(unpack(Bytes::from(gzip(b"")), 0).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn bytes_that_do_not_come_are_no_fault_of_the_object() {
-        struct Broken;
-        impl Read for Broken {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::Error::other("the line is dead"))
-            }
-        }
-        let text = TEXT.repeat(1000);
-        for packed in [text.clone(), gzip(&text), zstd(&text)] {
-            let half = packed.len() / 2;
-            let stored = Stored::stream(Box::new(Read::take(io::Cursor::new(packed), half as u64).chain(Broken)));
-            let mut unpacker = Unpacker::new(stored, LIMIT).unwrap();
-            let error = unpacker.read(&mut Vec::new(), text.len()).unwrap_err();
-            assert!(matches!(error, DecodeError::Read(_)), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_lying_size_is_only_a_hint() {
-        let mut packed = gzip(TEXT);
-        let at = packed.len() - 4;
-        packed[at..].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(reason(packed, LIMIT), "corrupt_compression");
-        let streamed = {
-            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-            encoder.write_all(TEXT).unwrap();
-            encoder.finish().unwrap()
-        };
-        assert_eq!(unpacked(streamed), TEXT);
-    }
-
-    #[test]
-    fn a_forged_size_does_not_ask_for_memory() {
-        // Header with the size in eight bytes, one last block of one byte. Source: RFC 8878, 3.1.1.1.
-        let frame = |size: u64| {
-            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1110_0000];
-            frame.extend_from_slice(&size.to_le_bytes());
-            frame.extend_from_slice(&[1 << 3 | 1, 0, 0, b'x']);
-            frame
-        };
-        assert_eq!(zstd_size_hint(&frame(1 << 45)), None);
-        assert_eq!(zstd_size_hint(&frame(300)), Some(300));
-        assert_eq!(reason(frame(1 << 24), u64::MAX), "corrupt_compression");
-        assert_eq!(unpacked(frame(1)), b"x");
-        let zeros = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
-        assert_eq!(zstd_size_hint(&zeros), Some(8 << 20));
-    }
-}
+#[path = "unpack_tests.rs"]
+mod tests;

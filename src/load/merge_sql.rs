@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::plan::{LINEAGE_COLUMNS, Link, LoadTable, TableKind, TablePlan};
+use super::plan::{ByName, LINEAGE_COLUMNS, Link, LoadTable, TableKind, TablePlan};
 use super::reconcile_sql::rows_name;
 use super::warehouse_table::SCHEMA;
 
@@ -47,12 +47,25 @@ pub(super) fn resolve(plan: &TablePlan, table: &LoadTable, number: usize) -> Str
         temporary_name(number)
     );
     for (place, link) in plan.links().iter().enumerate() {
+        if let Some(by_name) = &link.by_name {
+            let _ = writeln!(
+                sql,
+                "LEFT JOIN {SCHEMA}.resolution_decision r{place} ON r{place}.dimension = '{}' AND r{place}.spelling = s.{}",
+                by_name.dimension,
+                quoted(&by_name.column),
+            );
+        }
+        let own = link.column.iter().map(|column| format!("s.{}::text", quoted(column)));
+        // an empty key is none where a name may tell
+        let own = own.map(|own| if link.by_name.is_some() { format!("nullif({own}, {UNKNOWN})") } else { own });
+        let decided = link.by_name.iter().map(|_| format!("r{place}.natural_key"));
+        let values: Vec<String> = own.chain(decided).chain([UNKNOWN.to_owned()]).collect();
         let _ = writeln!(
             sql,
-            "LEFT JOIN {} d{place} ON d{place}.{} = coalesce(s.{}::text, {UNKNOWN})",
+            "LEFT JOIN {} d{place} ON d{place}.{} = coalesce({})",
             table_name(&link.table),
             quoted(&link.natural_key),
-            quoted(&link.column),
+            values.join(", "),
         );
     }
     if plan.kind == TableKind::Dimension {
@@ -87,6 +100,20 @@ pub(super) fn insert_members(link: &Link) -> String {
          ON CONFLICT ({1}) DO NOTHING",
         table_name(&link.table),
         quoted(&link.natural_key)
+    )
+}
+
+/// Makes inferred members, each with its name, of the spellings `$1` and names `$2` where the decision points at none.
+pub(super) fn insert_named_members(link: &Link, by_name: &ByName) -> String {
+    format!(
+        "INSERT INTO {} ({natural_key}, \"inferred\", {}) SELECT DISTINCT ON (r.natural_key) r.natural_key, true, m.t\n\
+         FROM unnest($1::text[], $2::text[]) AS m (k, t)\n\
+         JOIN {SCHEMA}.resolution_decision r ON r.dimension = '{}' AND r.spelling = m.k ORDER BY r.natural_key, m.t\n\
+         ON CONFLICT ({natural_key}) DO NOTHING",
+        table_name(&link.table),
+        quoted(&by_name.against),
+        by_name.dimension,
+        natural_key = quoted(&link.natural_key),
     )
 }
 

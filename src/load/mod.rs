@@ -20,6 +20,8 @@
 //! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
 //! successor waits is seen in `load_state`. So whoever comes last leaves what is live.
 //! Rows are copied before the locks, which others wait for, and nothing is decided from them before.
+//! Names that nobody has decided about get their decision before the facts are written, in the same transaction: the first
+//! one wins, and what is not decided for a known member becomes an inferred one (`decisions`).
 //! A dimension is locked where its rows or a missing member are to be written: members never go away,
 //! so one that was there before the transaction needs no lock.
 //!
@@ -30,7 +32,9 @@
 //! # Cancellation
 //! Dropping a load rolls it back, or leaves a COMMIT under way in the state just described.
 
+mod answers;
 mod days;
+mod decisions;
 mod error;
 mod locks;
 mod merge_sql;
@@ -60,8 +64,9 @@ use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
 use crate::telemetry::metrics;
-use crate::types::{MicroBatchId, OffsetRange};
+use crate::types::{MicroBatchId, OffsetRange, Proposal};
 
+pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 
@@ -86,6 +91,8 @@ pub struct LoadPart {
     pub connector: Arc<Connector>,
     /// [`Connector::lake_schema`], of this revision or an older one.
     pub batches: Vec<RecordBatch>,
+    /// What names in the rows mean, as far as nobody has decided it yet.
+    pub proposals: Vec<Proposal>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +154,7 @@ pub struct Loader {
 struct PreparedPart {
     plan: Arc<TablePlan>,
     rows: PreparedRows,
+    proposals: Vec<Proposal>,
 }
 
 impl Loader {
@@ -220,16 +228,16 @@ impl Loader {
         for part in batch.parts.iter().filter(|part| part.connector.warehouse.is_some()) {
             let name = &part.connector.name;
             let plan = self.plans.get(name).ok_or_else(|| LoadError::UnknownConnector(name.clone()))?;
-            planned.push((Arc::clone(plan), part.batches.clone()));
+            planned.push((Arc::clone(plan), part.batches.clone(), part.proposals.clone()));
         }
-        planned.sort_by(|(one, _), (other, _)| {
+        planned.sort_by(|(one, ..), (other, ..)| {
             (one.is_fact(), &one.table, &one.connector).cmp(&(other.is_fact(), &other.table, &other.connector))
         });
         let (source, origins) = (batch.source_partition_id, batch.origins.clone());
         let work = move || {
-            let prepare = |(plan, batches): (Arc<TablePlan>, Vec<RecordBatch>)| {
+            let prepare = |(plan, batches, proposals): (Arc<TablePlan>, Vec<RecordBatch>, Vec<Proposal>)| {
                 let rows = prepare_rows(&plan, source, &origins, &batches)?;
-                Ok(PreparedPart { plan, rows })
+                Ok(PreparedPart { plan, rows, proposals })
             };
             planned.into_iter().map(prepare).collect()
         };

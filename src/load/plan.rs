@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::LoadError;
 use super::warehouse_table::{SCHEMA, TableColumn, WarehouseTable};
 use crate::config::{Connector, FieldType, Warehouse, WarehouseTable as Target};
+use crate::types::Proposal;
 
 /// Columns that every loaded table carries, in the order in which they are written.
 pub(super) const LINEAGE_COLUMNS: [(&str, &str); 7] = [
@@ -79,8 +80,23 @@ pub(super) struct Link {
     pub member_key: String,
     /// `user_id`, in the dimension.
     pub natural_key: String,
-    /// The connector's column.
+    /// The connector's column with the natural key.
+    pub column: Option<String>,
+    /// Where a name tells the member that the natural key does not.
+    pub by_name: Option<ByName>,
+}
+
+/// That the member is the one decided for a spelling.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ByName {
+    /// `products`
+    pub dimension: String,
+    /// The rows' column with the spelling.
     pub column: String,
+    /// The dimension's column with the name.
+    pub against: String,
+    /// The dimension's columns with identifiers.
+    pub identifiers: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -261,6 +277,12 @@ impl Builder<'_> {
                 member_key: format!("{singular}_key"),
                 natural_key: format!("{singular}_id"),
                 column: link.key.clone(),
+                by_name: link.resolve.as_ref().map(|name| ByName {
+                    dimension: link.dimension.clone(),
+                    column: Proposal::column(&link.dimension),
+                    against: name.against.clone(),
+                    identifiers: name.identifiers.clone(),
+                }),
             };
             let dimension = self.table(&link.table)?;
             expect_type(fact, table, &link.member_key, "int8")?;
@@ -278,12 +300,18 @@ impl Builder<'_> {
                     link.table
                 ));
             }
-            let field = self.connector.field(&link.column);
-            if !matches!(field.map(|field| field.data_type), Some(FieldType::Utf8 | FieldType::Uuid)) {
-                return Err(format!(
-                    "column `{}` names members of {}, so it must be utf8 or uuid",
-                    link.column, link.table
-                ));
+            if let Some(by_name) = &link.by_name {
+                expect_type(&link.table, dimension, &by_name.against, "text")?;
+                expect_type(&link.table, dimension, "merged_into", "int8")?;
+                let mut identifiers = by_name.identifiers.iter();
+                identifiers.try_for_each(|column| expect_type(&link.table, dimension, column, "text"))?;
+            }
+            if let Some(column) = &link.column {
+                let field = self.connector.field(column);
+                if !matches!(field.map(|field| field.data_type), Some(FieldType::Utf8 | FieldType::Uuid)) {
+                    let table = &link.table;
+                    return Err(format!("column `{column}` names members of {table}, so it must be utf8 or uuid"));
+                }
             }
             links.push(link);
         }
@@ -293,7 +321,7 @@ impl Builder<'_> {
     fn columns(&self, name: &str, table: &WarehouseTable, kind: &TableKind) -> Result<Vec<PlanColumn>, String> {
         let mut columns = Vec::new();
         for field in &self.connector.fields {
-            let is_link = matches!(kind, TableKind::Fact { links, .. } if links.iter().any(|l| l.column == field.name));
+            let is_link = matches!(kind, TableKind::Fact { links, .. } if links.iter().any(|l| l.column.as_ref() == Some(&field.name)));
             let in_key = is_link || self.warehouse.key.contains(&field.name);
             let found = table.columns.get(&field.name);
             let wire = match found {
@@ -310,6 +338,14 @@ impl Builder<'_> {
                 wire,
                 loaded: found.is_some(),
             });
+        }
+        if let TableKind::Fact { links, .. } = kind {
+            columns.extend(links.iter().filter_map(|link| link.by_name.as_ref()).map(|by_name| PlanColumn {
+                name: by_name.column.clone(),
+                field_type: FieldType::Utf8,
+                wire: WireType::KeyText,
+                loaded: false,
+            }));
         }
         Ok(columns)
     }

@@ -201,8 +201,9 @@ impl Rows<'_> {
             prepared.shards.insert(hash.shard());
         }
         for (link, members) in links.iter().zip(&mut prepared.members) {
-            let Some(array) = self.planned(columns, &link.column) else { continue };
-            let texts = self.member_names(array, &link.column)?;
+            let Some(column) = &link.column else { continue };
+            let Some(array) = self.planned(columns, column) else { continue };
+            let texts = self.member_names(array, column)?;
             for text in texts.as_string::<i32>().iter().flatten() {
                 if !members.contains(text) {
                     members.insert(text.to_owned());

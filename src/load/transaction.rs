@@ -9,7 +9,7 @@ use tokio_postgres::IsolationLevel;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
-use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, merge_sql, reconcile_sql};
+use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
 use crate::types::MicroBatchId;
@@ -211,6 +211,7 @@ impl Load<'_> {
             }
         }
         locks.extend(missing.keys().map(|table| shard_lock(table, 0)));
+        locks.extend(decisions::dimensions(self.parts).into_iter().map(|table| shard_lock(&table, 0)));
         locks
     }
 
@@ -266,7 +267,7 @@ impl Load<'_> {
             .iter()
             .filter(|table| mode == Mode::Replacing || self.parts.iter().any(|part| part.plan.table == table.name))
             .collect();
-        lock_dimensions(transaction, &touched, missing).await?;
+        lock_dimensions(transaction, &touched, missing, self.parts).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         for table in dimensions {
@@ -280,6 +281,7 @@ impl Load<'_> {
                 .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
             counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
         }
+        decisions::write(transaction, self.batch.micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
             self.reconcile(transaction, mode, table, &mut counts).await?;
         }
@@ -409,9 +411,11 @@ async fn lock_dimensions(
     transaction: &Transaction<'_>,
     touched: &[&LoadTable],
     missing: &MissingMembers<'_>,
+    parts: &[PreparedPart],
 ) -> Result<(), LoadError> {
     let merged = touched.iter().filter(|table| !table.is_fact).map(|table| table.name.clone());
-    let written: BTreeSet<String> = merged.chain(missing.keys().map(|table| (*table).to_owned())).collect();
+    let written: BTreeSet<String> =
+        merged.chain(missing.keys().map(|table| (*table).to_owned())).chain(decisions::dimensions(parts)).collect();
     if let Some(lock) = merge_sql::lock_tables(written.iter(), "ROW EXCLUSIVE") {
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
-
-use super::build::{BuildError, Built, SealedBatch, Upload, build};
+use super::build::{BuildError, Built, SealedBatch, build};
 use super::carry::{CarryError, carry};
 use super::checks::Histories;
+use super::chunk_log::ChunkOwner;
 use super::context::TransformContext;
 use super::parking::{Breakers, park, stop};
 use super::position::Ownership;
-use super::process::{ProcessError, ProcessedMessage, process_again};
+use super::process::{ProcessError, ProcessedMessage, Reader, process_again};
+use super::staged::put_files;
 use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
@@ -24,9 +24,6 @@ use crate::source::object_reader::ReadError;
 use crate::telemetry::metrics;
 use crate::transform::CheckOutcome;
 use crate::types::{MicroBatchId, ObjectOutcome, OffsetOutcome};
-
-/// PUTs of one micro-batch at a time.
-const UPLOADS_IN_FLIGHT: usize = 8;
 
 pub(super) enum Written {
     Committed(MicroBatchId),
@@ -82,7 +79,9 @@ impl BatchWriter<'_> {
                 if let Some(connector) = self.parked_records() {
                     return self.pass_over(&sealed, &connector, "it is parked: resume it first").await;
                 }
-                let carried = carry(self.context, &self.retries, replaced, &sealed.messages, sealed.log_first).await;
+                let (topic_partition, messages) = (&sealed.topic_partition, &sealed.messages);
+                let carried =
+                    carry(self.context, topic_partition, &self.retries, replaced, messages, sealed.log_first).await;
                 sealed.carried = match carried {
                     Err(CarryError::CannotRebuild { connector, problem }) => {
                         return self.pass_over(&sealed, &connector, &problem).await;
@@ -101,10 +100,11 @@ impl BatchWriter<'_> {
                 }
                 continue;
             }
-            self.upload(&built).await?;
+            put_files(self.context, &self.retries, &built.uploads).await.map_err(WriteError::Upload)?;
             crate::telemetry::fail_point!("batch.all_put");
             observe("stage", started);
             let started = Instant::now();
+            set_named(&mut sealed, &built.proposal);
             let outcome = self.commit(&mut built.proposal).await?;
             let proposal = &built.proposal;
             observe("commit", started);
@@ -123,6 +123,7 @@ impl BatchWriter<'_> {
                     metrics().commit_fenced.with_label_values(&[topic.as_ref()]).inc();
                     tracing::warn!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, "commit refused: a newer owner exists");
                     self.discard(&built).await;
+                    sealed.staged_mut().for_each(|staged| staged.files.set_named(false));
                     return Ok(Written::Fenced);
                 }
                 CommitOutcome::Unordered(_) => unreachable!("`commit` of this writer answers it"),
@@ -130,6 +131,7 @@ impl BatchWriter<'_> {
                     result.with_label_values(&[topic.as_ref(), "rebuilt"]).inc();
                     tracing::info!(component = "commit", topic_partition = %self.ownership.key.topic_partition, offsets = %proposal.offsets, count = lost.len(), "objects are claimed by another micro-batch, building again");
                     self.discard(&built).await;
+                    sealed.staged_mut().for_each(|staged| staged.files.set_named(false));
                     self.read_again(&mut sealed, &lost).await?;
                 }
             }
@@ -161,11 +163,13 @@ impl BatchWriter<'_> {
     }
 
     async fn read_again(&self, sealed: &mut SealedBatch, lost: &HashSet<(i64, i32)>) -> Result<(), WriteError> {
-        let (topic_partition, replaced) = (&sealed.topic_partition, sealed.replaced.as_deref());
+        let replaced = sealed.replaced.as_deref();
+        let chunks = Some(ChunkOwner::of(self.ownership)).filter(|_| replaced.is_none());
+        let reader = Reader { topic_partition: sealed.topic_partition.clone(), chunks };
         for processed in &mut sealed.messages {
             let offset = processed.message.offset;
             if lost.iter().any(|(lost_offset, _)| *lost_offset == offset) {
-                process_again(self.context, topic_partition, processed, lost, &self.retries, replaced)
+                process_again(self.context, &reader, processed, lost, &self.retries, replaced)
                     .await
                     .map_err(WriteError::Again)?;
             }
@@ -191,7 +195,7 @@ impl BatchWriter<'_> {
     /// What earlier micro-batches say of expectations that are measured by them.
     async fn histories(&self, sealed: &SealedBatch) -> Result<Histories, WriteError> {
         let mut wanted: BTreeMap<(String, String), u32> = BTreeMap::new();
-        for connector in sealed.messages.iter().flat_map(ProcessedMessage::rows).map(|rows| &rows.connector) {
+        for connector in sealed.messages.iter().flat_map(ProcessedMessage::connectors) {
             for expectation in &connector.expectations {
                 if let Check::RowCount { last, .. } = expectation.check {
                     wanted.insert((connector.name.clone(), expectation.name.clone()), last);
@@ -219,25 +223,6 @@ impl BatchWriter<'_> {
             build(&context, &sealed, &histories).map(|built| (built, sealed))
         });
         Ok(built.await.map_err(WriteError::Task)??)
-    }
-
-    async fn upload(&self, built: &Built) -> Result<(), WriteError> {
-        let put = |upload: &'_ Upload| {
-            let (key, bytes, sha256) = (upload.key.clone(), upload.bytes.clone(), upload.sha256);
-            async move {
-                retry(&self.retries, "s3", S3Error::kind, || {
-                    self.context.lake.put(&self.context.lake_bucket, &key, bytes.clone(), Some(sha256), false)
-                })
-                .await
-                .map(|_| crate::telemetry::fail_point!("batch.one_put"))
-            }
-        };
-        stream::iter(built.uploads.iter().map(put))
-            .buffer_unordered(UPLOADS_IN_FLIGHT)
-            .try_collect::<Vec<()>>()
-            .await
-            .map(|_| ())
-            .map_err(WriteError::Upload)
     }
 
     /// Files that no commit will name. What cannot be deleted now is an orphan, harmless in `_pending/`.
@@ -279,9 +264,19 @@ impl BatchWriter<'_> {
         for ((connector, reason), count) in &built.dead_letter_counts {
             metrics().dead_letters.with_label_values(&[connector.as_str(), reason]).inc_by(*count);
         }
-        for upload in &built.uploads {
-            metrics().staged_bytes.with_label_values(&[&upload.dataset]).inc_by(upload.bytes.len() as u64);
+        for file in &proposal.files {
+            metrics().staged_bytes.with_label_values(&[&file.dataset]).inc_by(file.size_bytes.unsigned_abs());
         }
+    }
+}
+
+/// From now on the files that the proposal names may be the catalog's.
+fn set_named(sealed: &mut SealedBatch, proposal: &Proposal) {
+    let named: HashSet<&str> = proposal.files.iter().map(|file| file.pending_key.as_str()).collect();
+    for staged in sealed.staged_mut() {
+        // an object that is announced twice leaves one of the two unnamed
+        let is_named = staged.books.files.iter().any(|file| named.contains(file.pending_key.as_str()));
+        staged.files.set_named(is_named);
     }
 }
 

@@ -32,9 +32,10 @@ use uuid::Uuid;
 use super::build::{SealedBatch, build};
 use super::carry::Carried;
 use super::checks::Histories;
+use super::chunk_log::ChunkOwner;
 use super::context::TransformContext;
 use super::position::{Ownership, TakeOver};
-use super::process::{Manner, ProcessError, ProcessedMessage, dead_message, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, dead_message, process};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError, OwnershipBegin};
 use crate::client::kafka::Message;
@@ -138,8 +139,9 @@ impl Trial {
         // one try: a transient error must take the attempt back before the wait
         let once = RetryPolicy::until(Duration::ZERO);
         let topic_partition = self.ownership.key.topic_partition.clone();
+        let reader = Reader { topic_partition, chunks: Some(ChunkOwner::of(&self.ownership)) };
         let context = Arc::clone(&self.context);
-        let processed = process(context, topic_partition, message, memory, once, self.replaced.clone(), manner).await?;
+        let processed = process(context, reader, message, memory, once, self.replaced.clone(), manner).await?;
         if manner == Manner::SetAside { Ok(processed) } else { self.encode(processed).await }
     }
 

@@ -5,6 +5,7 @@
 //! Rows and dead letters stand as they stood, with their lineage; nothing is cleaned or checked again, but for dead
 //! letters that have been corrected, which become rows. What cannot
 //! be brought into the connector's present schema is not guessed: the replay leaves that micro-batch as it is.
+//! Rows that are more than a chunk are staged on the way, so that a large object is carried in bounded memory, too.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,18 +16,22 @@ use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use thiserror::Error;
 
+use super::build::{BuildError, build_carried};
 use super::context::TransformContext;
 use super::evolution::widen_array;
 use super::lake_files::{LakeFileError, read_file};
 use super::letters::letters_in;
 use super::process::ProcessedMessage;
 use super::replay::Replaced;
+use super::row_books::RowBooks;
+use super::staged::{PendingFiles, StagedRows, put_files};
 use crate::catalog::{self, BatchFile, CatalogError};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
+use crate::client::s3::S3Error;
 use crate::config::{Connector, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, RECORD_COLUMN};
 use crate::error::ErrorKind;
-use crate::types::{DeadLetter, ObjectClaim, Origin, OriginRows};
+use crate::types::{DeadLetter, MicroBatchId, ObjectClaim, Origin, OriginRows, TopicPartition};
 
 /// What is carried over into one micro-batch.
 #[derive(Debug, Default)]
@@ -36,6 +41,8 @@ pub struct Carried {
     pub rows: Vec<(Arc<Connector>, OriginRows)>,
     /// Each with the time that decides its date.
     pub dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    /// The first of the rows, where they are more than a chunk.
+    pub staged: Option<StagedRows>,
 }
 
 #[derive(Debug, Error)]
@@ -44,6 +51,12 @@ pub enum CarryError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     File(#[from] LakeFileError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("a building task failed")]
+    Task(#[source] tokio::task::JoinError),
+    #[error("could not put a file into the lake")]
+    Upload(#[source] S3Error),
     /// The replay must leave the micro-batch as it is.
     #[error("rows of connector `{connector}` cannot be carried over: {problem}")]
     CannotRebuild { connector: String, problem: String },
@@ -54,6 +67,8 @@ impl CarryError {
         match self {
             Self::Catalog(error) => error.kind(),
             Self::File(error) => error.kind(),
+            Self::Build(_) | Self::Task(_) => ErrorKind::Halt,
+            Self::Upload(error) => error.kind(),
             Self::CannotRebuild { .. } => ErrorKind::Invalid,
         }
     }
@@ -79,7 +94,8 @@ async fn read(
 
 /// Reads what must be carried over. `log_first`: messages before it are gone.
 pub(super) async fn carry(
-    context: &TransformContext,
+    context: &Arc<TransformContext>,
+    topic_partition: &TopicPartition,
     retries: &RetryPolicy,
     replaced: &Replaced,
     messages: &[ProcessedMessage],
@@ -103,7 +119,9 @@ pub(super) async fn carry(
         catalog::batch_files(&client, replaced.id).await
     })
     .await?;
+    let staging = Staging { context, topic_partition, retries, staged_as: replaced.staged_as };
     for file in files {
+        staging.stage_if_many(&mut carried).await?;
         let batches = retry(retries, "s3", CarryError::kind, || read(context, replaced, &file)).await?;
         for batch in &batches {
             if file.kind == "data" {
@@ -132,6 +150,44 @@ pub(super) async fn carry(
     }
     carried.dead_letters.sort_by_key(|(letter, _)| (letter.message_offset, letter.record, letter.row));
     Ok(carried)
+}
+
+struct Staging<'a> {
+    context: &'a Arc<TransformContext>,
+    topic_partition: &'a TopicPartition,
+    retries: &'a RetryPolicy,
+    staged_as: MicroBatchId,
+}
+
+impl Staging<'_> {
+    /// Puts the rows that are there as files, and forgets them, where they have come to a chunk.
+    async fn stage_if_many(&self, carried: &mut Carried) -> Result<(), CarryError> {
+        let batches = carried.rows.iter().flat_map(|(_, rows)| &rows.batches);
+        let held_bytes: usize = batches.map(RecordBatch::get_array_memory_size).sum();
+        let Some((connector, _)) = carried.rows.first().filter(|_| held_bytes as u64 >= self.context.chunk_bytes)
+        else {
+            return Ok(());
+        };
+        let connector = Arc::clone(connector);
+        let rows = std::mem::take(&mut carried.rows);
+        let (context, topic_partition, id) = (Arc::clone(self.context), self.topic_partition.clone(), self.staged_as);
+        let others = Arc::clone(&context.alone).read_owned().await;
+        let build = move || {
+            let _others = others;
+            build_carried(&context, &topic_partition, id, rows)
+        };
+        let (books, uploads) = tokio::task::spawn_blocking(build).await.map_err(CarryError::Task)??;
+        let staged = carried.staged.get_or_insert_with(|| StagedRows {
+            id,
+            connector,
+            books: RowBooks::default(),
+            files: PendingFiles::new(self.context),
+        });
+        staged.files.expect(&uploads);
+        put_files(self.context, self.retries, &uploads).await.map_err(CarryError::Upload)?;
+        staged.books.append(books);
+        Ok(())
+    }
 }
 
 struct Wanted<'a> {

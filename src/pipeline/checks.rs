@@ -6,12 +6,13 @@
 //! read.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::process::ProcessedRows;
 use crate::catalog::ExpectationRecord;
-use crate::config::CheckStage;
+use crate::config::{CheckStage, Connector};
 use crate::transform::{
     self, CheckOutcome, CheckResult, Loadable, Measures, Tallies, TransformError, TransformPlan, dedupe,
 };
@@ -20,14 +21,16 @@ use crate::types::{DeadLetter, Origin, OriginRows};
 /// Connector and expectation → the rows that it was asked of in earlier micro-batches, as many as it wants to know of.
 pub(super) type Histories = BTreeMap<(String, String), Vec<i64>>;
 
+/// By connector: what was counted, and when the newest was announced.
+pub(super) type Counted = BTreeMap<String, (Tallies, DateTime<Utc>)>;
+
 /// Offset, record, number of the row.
 type RowPlace = (i64, i32, i64);
 
 /// Of one micro-batch.
 #[derive(Default)]
 pub(super) struct Checks {
-    /// By connector: what was counted, and when the newest was announced.
-    read: BTreeMap<String, (Tallies, DateTime<Utc>)>,
+    read: Counted,
     held: HashMap<RowPlace, (DeadLetter, DateTime<Utc>)>,
     /// Offset and record of what is carried over.
     carried: HashSet<(i64, i32)>,
@@ -73,18 +76,22 @@ impl Checks {
         self.carried.insert((origin.message_offset, origin.record));
     }
 
-    /// Dedupes all rows of a connector, checks what is left, and concludes.
-    pub(super) fn check(
-        &mut self,
-        plan: &TransformPlan,
-        rows: Vec<OriginRows>,
-        histories: &Histories,
-    ) -> Result<Checked, TransformError> {
+    /// What was counted of rows whose files are made.
+    pub(super) fn append(&mut self, counted: &Counted) {
+        for (connector, (tallies, announced_at)) in counted {
+            self.count(connector, tallies, *announced_at);
+        }
+    }
+
+    pub(super) fn counted(self) -> Counted {
+        self.read
+    }
+
+    /// Dedupes all rows of a connector and checks what is left.
+    pub(super) fn check(&mut self, plan: &TransformPlan, rows: Vec<OriginRows>) -> Result<Checked, TransformError> {
         let connector = plan.dataset();
-        let name = &connector.name;
-        let mut read = self.read.remove(name);
         let mut unread = Tallies::of(connector);
-        let tallies = read.as_mut().map_or(&mut unread, |(tallies, _)| tallies);
+        let tallies = self.read.get_mut(&connector.name).map_or(&mut unread, |(tallies, _)| tallies);
         tallies.observe_all(connector, CheckStage::AfterTransform, &rows)?;
         let (rows, duplicates) = dedupe(connector, rows)?;
         let is_carried = |origin: &Origin| self.carried.contains(&(origin.message_offset, origin.record));
@@ -93,14 +100,18 @@ impl Checks {
             .iter()
             .map(|place| self.held.remove(place).expect("what fails before the load failed when it was read, too"))
             .collect();
-        if let Some((tallies, announced_at)) = read {
+        Ok(Checked { rows, duplicates, filtered, dead_letters })
+    }
+
+    /// Concludes for each connector, when all of its rows are counted.
+    pub(super) fn conclude(&mut self, connector: impl Fn(&str) -> Arc<Connector>, histories: &Histories) {
+        for (name, (tallies, announced_at)) in std::mem::take(&mut self.read) {
             let history =
                 |expectation: &str| histories.get(&(name.clone(), expectation.to_owned())).cloned().unwrap_or_default();
             let measures = Measures { announced_ms: announced_at.timestamp_millis(), history: &history };
-            let results = transform::conclude(connector, &tallies, measures);
+            let results = transform::conclude(&connector(&name), &tallies, measures);
             self.results.extend(results.into_iter().map(|result| (name.clone(), result)));
         }
-        Ok(Checked { rows, duplicates, filtered, dead_letters })
     }
 
     /// Connectors to be parked, each with the reason.

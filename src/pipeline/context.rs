@@ -6,15 +6,18 @@ use deadpool_postgres::Pool;
 
 use super::budget::MemoryBudget;
 use super::claims::CatalogClaims;
+use super::decode_rows::{decode_limits, held_whole};
 use super::evolution::EvolvedSchemas;
 use super::parking::Parked;
+use super::process::{announced_memory, memory_estimate};
 use crate::catalog::{self, CatalogError};
+use crate::client::kafka::Message;
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
 use crate::client::s3::S3Client;
 use crate::commit::BatchLimits;
-use crate::config::{Connector, Connectors, KeyEncoding, Settings};
-use crate::decode::DecodeLimits;
+use crate::config::{Connector, Connectors, KeyEncoding, Limits, Settings};
+use crate::decode::{DecodeLimits, is_read_whole};
 use crate::source::notification::ObjectEvent;
 use crate::source::object_reader::ObjectReader;
 use crate::transform::TransformError;
@@ -33,7 +36,11 @@ pub struct TransformContext {
     pub catalog: Pool,
     pub budget: MemoryBudget,
     pub batch_limits: BatchLimits,
+    /// Of records and rows; of objects: [`TransformContext::limits_of`].
     pub decode_limits: DecodeLimits,
+    limits: Limits,
+    /// `limits.chunk_bytes`
+    pub chunk_bytes: u64,
     /// Connectors that are stopped.
     pub parked: Parked,
     /// Held for reading while rows are decoded or encoded, for writing while a message is tried alone.
@@ -74,6 +81,8 @@ impl TransformContext {
             budget: MemoryBudget::new(limits.memory_bytes_max),
             batch_limits: BatchLimits::new(limits),
             decode_limits: DecodeLimits::new(limits),
+            limits: limits.clone(),
+            chunk_bytes: limits.chunk_bytes,
             parked: Parked::default(),
             alone: Arc::default(),
             attempts_max: limits.attempts_max,
@@ -82,6 +91,30 @@ impl TransformContext {
             consumer_group: settings.kafka.group.clone(),
             outbox_topic: settings.kafka.staged_batches_topic.clone(),
             process: process_name(),
+        })
+    }
+
+    /// Limits of an object that is held in memory with its rows.
+    pub(super) fn limits_held_whole(&self) -> DecodeLimits {
+        held_whole(&self.limits)
+    }
+
+    /// Limits of a connector's objects.
+    pub(super) fn limits_of(&self, connector: &Connector) -> DecodeLimits {
+        decode_limits(&self.limits, connector)
+    }
+
+    /// How much of an object of the connector is held at once.
+    pub(super) fn chunk_bytes_of(&self, connector: &Connector) -> u64 {
+        if is_read_whole(&connector.source.format) { u64::MAX } else { self.chunk_bytes }
+    }
+
+    /// What the memory budget is asked for before a message is processed: bytes.
+    pub(super) fn memory_estimate(&self, topic_partition: &TopicPartition, message: &Message) -> u64 {
+        memory_estimate(message, |event| {
+            let chunk_bytes =
+                self.connector_for(topic_partition, event).map(|connector| self.chunk_bytes_of(&connector));
+            announced_memory(event, chunk_bytes.unwrap_or(self.chunk_bytes))
         })
     }
 

@@ -1,8 +1,9 @@
 //! Schemas that grow with the data: what a process knows of them, and rows of several of them made one.
 //!
 //! # Contract
-//! A connector's known schema only grows, by the join of what its objects showed. A micro-batch is written with the
-//! union of its rows' schemas, so that old and new producers side by side make no more files than one of them.
+//! A connector's known schema only grows, by the join of what its objects showed. A micro-batch, and each chunk of a
+//! large object, is written with the union of its rows' schemas, so that old and new producers side by side make no
+//! more files than one of them.
 //! A column is widened to exactly what its rows would have been, had the wider schema been known; for numbers
 //! of more than 38 digits, which are doubles until they are text, that is as exact as a double.
 

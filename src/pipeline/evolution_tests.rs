@@ -11,10 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::local::{StageJob, StageReport, stage_files};
 use super::*;
-use crate::config::{
-    Evolution, Field, Format, KeyEncoding, Limits, NewField, PartitionBy, SeenTypes, Settings, Source, SourceKind,
-    Staging, TimestampFormat, TypeChange,
-};
+use crate::config::{Evolution, Field, Limits, NewField, SeenTypes, Settings, TimestampFormat, TypeChange};
 
 struct Folder(PathBuf);
 
@@ -34,44 +31,17 @@ impl Drop for Folder {
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
     let formats = if data_type == FieldType::TimestampMs { vec![TimestampFormat::EpochMs] } else { Vec::new() };
-    Field { name: name.to_owned(), data_type, required, formats, header: None }
+    Field { name: name.to_owned(), data_type, required, formats, header: None, path: None }
 }
 
 /// `id`, `at` and `amount`, a whole number as the first producers wrote it.
 fn connector(evolution: Evolution) -> Arc<Connector> {
-    Arc::new(Connector {
-        name: "things".to_owned(),
-        revision: "r".to_owned(),
-        schema_revision: "s".to_owned(),
-        source: Source {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "things/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
-            },
-            format: Format::Json,
-        },
-        fields: vec![
-            field("id", FieldType::Int64, true),
-            field("at", FieldType::TimestampMs, true),
-            field("amount", FieldType::Int32, false),
-        ],
-        evolution,
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        transform: None,
-        breaker: None,
-        staging: Staging {
-            dataset: "things".to_owned(),
-            type_name: "thing".to_owned(),
-            time: "at".to_owned(),
-            by: vec![PartitionBy::Date],
-            file_size_bytes_target: 64 << 20,
-        },
-        warehouse: None,
-    })
+    let fields = vec![
+        field("id", FieldType::Int64, true),
+        field("at", FieldType::TimestampMs, true),
+        field("amount", FieldType::Int32, false),
+    ];
+    Arc::new(Connector { evolution, ..Connector::of_objects("things", fields, "at") })
 }
 
 /// Rows of the producers of three versions: 1 knows `amount` as a whole number; 2 writes it with cents and adds
@@ -86,7 +56,7 @@ fn row(version: u64, id: u64) -> Value {
         }
         _ => {
             let amount = if id.is_multiple_of(5) { json!(format!("EUR {id}")) } else { json!(id) };
-            json!({"id": id, "at": at, "amount": amount, "note": format!("n{id}"), "tags": {"even": id % 2 == 0}})
+            json!({"id": id, "at": at, "amount": amount, "note": format!("n{id}"), "tags": {"even": id.is_multiple_of(2)}})
         }
     }
 }

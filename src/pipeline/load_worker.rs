@@ -13,6 +13,7 @@ use deadpool_postgres::Pool;
 use thiserror::Error;
 
 use super::lake_files::{LakeFileError, read_file};
+use super::resolver::{Resolver, ResolverError};
 use crate::catalog::{self, CatalogError, LeasedBatch};
 use crate::client::postgres;
 use crate::client::s3::S3Client;
@@ -32,6 +33,8 @@ pub enum LoadWorkerError {
     File(#[from] LakeFileError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Resolve(#[from] ResolverError),
 }
 
 impl LoadWorkerError {
@@ -40,6 +43,7 @@ impl LoadWorkerError {
             Self::Catalog(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::Load(error) => error.kind(),
+            Self::Resolve(error) => error.kind(),
         }
     }
 }
@@ -50,6 +54,7 @@ pub struct LoadWorker {
     pub lake_bucket: String,
     pub connectors: Connectors,
     pub loader: Loader,
+    pub resolver: Resolver,
 }
 
 impl LoadWorker {
@@ -61,7 +66,10 @@ impl LoadWorker {
         };
         let Some(leased) = leased else { return Ok(false) };
         let started = std::time::Instant::now();
-        let batch = self.read(&leased).await?;
+        let mut batch = self.read(&leased).await?;
+        for part in &mut batch.parts {
+            self.resolver.prepare(part).await?;
+        }
         let outcome = self
             .loader
             .load(&batch, || async {
@@ -102,9 +110,11 @@ impl LoadWorker {
                 continue;
             };
             let batches = read_file(&self.lake, &self.lake_bucket, &file).await?;
-            let part = parts
-                .entry(file.connector.clone())
-                .or_insert_with(|| LoadPart { connector: Arc::clone(connector), batches: Vec::new() });
+            let part = parts.entry(file.connector.clone()).or_insert_with(|| LoadPart {
+                connector: Arc::clone(connector),
+                batches: Vec::new(),
+                proposals: Vec::new(),
+            });
             part.batches.extend(batches);
         }
         add_direct_origins(leased, &parts, &mut origins);

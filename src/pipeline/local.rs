@@ -2,18 +2,19 @@
 //!
 //! # Contract
 //! What happens to a row is what the pipeline does with it: the same decoding, cleaning, expectations, dedupe and
-//! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. A file stands for an object, its
-//! place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
+//! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. Only the files are larger: each takes
+//! the rows of many micro-batches, and their `_batch` is the same ([`LocalFiles`]). A local file stands for an object,
+//! its place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
 //! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
-//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and
-//! what is measured by earlier micro-batches are the pipeline's alone. A file counts as announced when it was modified.
+//! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and what
+//! is measured by earlier micro-batches are the pipeline's alone. A local file counts as announced when it was modified.
 //!
 //! # Large files
 //! A file is read block by block, so memory is bounded however large it is. One of more than a chunk
-//! ([`CHUNK_BYTES`], unpacked) is staged chunk by chunk, each a micro-batch of its own; where it is cut depends on its
+//! (`limits.chunk_bytes`, unpacked) is staged chunk by chunk, each a micro-batch of its own; where it is cut depends on its
 //! bytes alone. It is quarantined as a whole all the same: what its first chunks have written is deleted then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,23 +24,20 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::checks::{Checked, Checks, Histories};
-use super::decode_rows::{ChunkError, Chunks, ReadRows};
+use super::decode_rows::{ChunkError, Chunks, ReadRows, decode_limits};
 use super::decode_task::{Fault, catching};
 use super::evolution::{EvolutionError, EvolvedRows, EvolvedSchemas};
+use super::local_files::LocalFiles;
 use crate::commit::{BatchLimits, Fill};
 use crate::config::{Connector, Limits};
 use crate::decode::{DecodeLimits, ObjectDecoder};
 use crate::error::ErrorKind;
 use crate::stage;
 use crate::transform::TransformError;
-use crate::types::{
-    DeadLetter, FileKind, MicroBatchId, ObjectLocation, Origin, OriginRows, RejectReason, StagedFile, TopicPartition,
-};
+use crate::types::{DeadLetter, FileKind, ObjectLocation, Origin, OriginRows, RejectReason};
 
 /// Bucket of dead letters whose object was a local file.
 const LOCAL_BUCKET: &str = "file";
-/// Unpacked, and the rest of a block. Changing it changes what is deduped.
-const CHUNK_BYTES: u64 = 64 << 20;
 /// Smaller files are read at once.
 const STREAMED_BYTES_MIN: u64 = 8 << 20;
 /// Larger files are not kept whole in their dead letter; they lie where they lay.
@@ -162,22 +160,13 @@ struct Worker<'a> {
     schemas: &'a EvolvedSchemas,
     batch_limits: BatchLimits,
     decode_limits: DecodeLimits,
-    topic_partition: TopicPartition,
     fill: Fill,
     rows: EvolvedRows,
-    dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     checks: Checks,
-    folders: BTreeSet<PathBuf>,
+    files: LocalFiles<'a>,
     report: StageReport,
-    /// The file at hand is staged in chunks.
-    cut: Option<Cut>,
-}
-
-struct Cut {
-    /// As it stood without the chunks.
-    before: StageReport,
-    /// What they have written.
-    files: Vec<PathBuf>,
+    /// The file at hand is staged in chunks: the report as it stood without them.
+    cut: Option<StageReport>,
 }
 
 /// Why a file is not staged.
@@ -204,13 +193,11 @@ impl<'a> Worker<'a> {
             job,
             schemas,
             batch_limits: BatchLimits::new(&job.limits),
-            decode_limits: DecodeLimits::new(&job.limits),
-            topic_partition: TopicPartition::new("local", 0),
+            decode_limits: decode_limits(&job.limits, &job.connector),
             fill: Fill::default(),
             rows: EvolvedRows::default(),
-            dead_letters: Vec::new(),
             checks: Checks::default(),
-            folders: BTreeSet::new(),
+            files: LocalFiles::new(&job.out, &job.connector),
             report: StageReport::default(),
             cut: None,
         }
@@ -225,11 +212,11 @@ impl<'a> Worker<'a> {
                 next_file.store(self.job.files.len(), Ordering::Relaxed);
                 return Err(error);
             }
-            if self.batch_limits.reached(self.fill) {
-                self.write()?;
+            if self.batch_limits.reached(self.fill) || self.files.are_full() {
+                self.close()?;
             }
         }
-        self.write()?;
+        self.close()?;
         Ok(self.report)
     }
 
@@ -256,10 +243,13 @@ impl<'a> Worker<'a> {
                 self.discard()?;
                 self.report.quarantined += 1;
                 let kept = kept(path, metadata.len(), fault).map_err(failed)?;
-                self.keep(quarantined(&self.job.connector.name, &origin, object, kept), &origin);
+                self.keep(quarantined(&self.job.connector.name, &origin, object, kept), origin.time);
             }
         }
-        self.cut = None;
+        if self.cut.take().is_some() {
+            self.close()?;
+            self.files.settle();
+        }
         Ok(())
     }
 
@@ -274,12 +264,13 @@ impl<'a> Worker<'a> {
             })??;
             if !is_last && self.cut.is_none() {
                 // what is open now does not belong to this file
-                self.write().map_err(FileError::Local)?;
-                self.cut = Some(Cut { before: self.report.clone(), files: Vec::new() });
+                self.close().map_err(FileError::Local)?;
+                self.files.record();
+                self.cut = Some(self.report.clone());
             }
             self.take(chunk, path, origin, object).map_err(FileError::Local)?;
             if self.cut.is_some() {
-                self.write().map_err(FileError::Local)?;
+                self.close().map_err(FileError::Local)?;
             }
             if is_last {
                 return Ok(());
@@ -296,7 +287,7 @@ impl<'a> Worker<'a> {
             let file = std::fs::File::open(path).map_err(ChunkError::Read)?;
             ObjectDecoder::of_stream(&schema.connector, file, limits)?
         };
-        Ok(Chunks::new(self.schemas, schema, decoder, CHUNK_BYTES))
+        Ok(Chunks::new(self.schemas, schema, decoder, self.job.limits.chunk_bytes))
     }
 
     fn take(
@@ -319,7 +310,7 @@ impl<'a> Worker<'a> {
         self.report.filtered += transformed.filtered;
         self.report.rejected += transformed.rejects.len() as u64;
         for reject in &transformed.rejects {
-            self.keep(DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone())), origin);
+            self.keep(DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone())), origin.time);
         }
         for reject in &transformed.held {
             let letter = DeadLetter::of_row(&connector.name, origin, reject, Some(object.clone()));
@@ -332,30 +323,25 @@ impl<'a> Worker<'a> {
 
     /// Takes back what the chunks of the file at hand have written.
     fn discard(&mut self) -> Result<(), LocalError> {
-        let Some(cut) = self.cut.take() else { return Ok(()) };
-        for path in cut.files {
-            std::fs::remove_file(&path).map_err(|source| LocalError::Write { path, source })?;
-        }
-        self.report = cut.before;
-        Ok(())
+        let Some(before) = self.cut.take() else { return Ok(()) };
+        self.report = before;
+        self.files.discard()
     }
 
-    fn keep(&mut self, letter: DeadLetter, origin: &Origin) {
+    fn keep(&mut self, letter: DeadLetter, time: DateTime<Utc>) {
         *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
-        self.dead_letters.push((letter, origin.time));
+        self.files.keep(letter, time);
     }
 
-    /// Dedupes, encodes and writes the open micro-batch; the next file opens another.
-    fn write(&mut self) -> Result<(), LocalError> {
+    /// Dedupes, checks, encodes and writes the open micro-batch; the next file opens another.
+    fn close(&mut self) -> Result<(), LocalError> {
         self.fill = Fill::default();
-        let id = MicroBatchId::generate();
-        let connector = &self.job.connector;
-        let mut files = Vec::new();
         let mut checks = std::mem::take(&mut self.checks);
+        let mut left = None;
         if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
             let plan = self.schemas.plan(&connector)?;
-            let Checked { rows, duplicates, filtered, dead_letters } =
-                checks.check(&plan, rows, &Histories::default())?;
+            let Checked { rows, duplicates, filtered, dead_letters } = checks.check(&plan, rows)?;
+            checks.conclude(|_| Arc::clone(&connector), &Histories::default());
             if let Some((connector, reason)) = checks.stops().into_iter().next() {
                 return Err(LocalError::BatchStopped { connector, reason });
             }
@@ -363,37 +349,11 @@ impl<'a> Worker<'a> {
             self.report.filtered += filtered;
             self.report.rejected += dead_letters.len() as u64;
             for (letter, time) in dead_letters {
-                *self.report.dead_letters.entry(letter.reason.as_str()).or_default() += 1;
-                self.dead_letters.push((letter, time));
+                self.keep(letter, time);
             }
-            files = stage::encode(&connector, &self.topic_partition, id, &rows)?;
+            left = Some((connector, rows));
         }
-        let dead_letters = std::mem::take(&mut self.dead_letters);
-        let revisions = |_: &str| (connector.revision.clone(), connector.schema_revision.clone());
-        files.extend(stage::encode_dead_letters(&self.topic_partition, id, &dead_letters, revisions)?);
-        for file in &files {
-            self.put(id, file)?;
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, id: MicroBatchId, file: &StagedFile) -> Result<(), LocalError> {
-        let path = self.job.out.join(stage::published_key(id, file));
-        let failed = |source| LocalError::Write { path: path.clone(), source };
-        if let Some(folder) = path.parent().filter(|folder| !self.folders.contains(*folder)) {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-            self.folders.insert(folder.to_owned());
-        }
-        if let Some(cut) = &mut self.cut {
-            cut.files.push(path.clone());
-        }
-        std::fs::write(&path, &file.bytes).map_err(failed)?;
-        self.report.files_out += 1;
-        self.report.bytes_out += file.bytes.len() as u64;
-        if file.kind == FileKind::Data {
-            self.report.rows_out += file.row_count;
-        }
-        Ok(())
+        self.files.write(left, &mut self.report)
     }
 }
 

@@ -5,6 +5,10 @@
 //! flight is bounded by one budget ([`budget`]); CPU work runs on blocking threads. SIGTERM drains:
 //! open micro-batches are committed, the group is left, and what does not end by the deadline is dropped,
 //! which loses nothing.
+//!
+//! # Large objects
+//! An object that unpacks to more than `limits.chunk_bytes` is one offset all the same: it is read in parts, its files are
+//! put chunk by chunk, and a micro-batch of its own commits them together ([`read_chunks`]).
 
 mod absent;
 mod batch_writer;
@@ -14,6 +18,7 @@ mod careful;
 mod carry;
 mod claims;
 mod checks;
+mod chunk_log;
 mod context;
 mod decode_rows;
 mod decode_task;
@@ -24,6 +29,7 @@ mod lake_files;
 mod letters;
 mod load_worker;
 mod local;
+mod local_files;
 mod open_batch;
 mod overrides;
 mod parking;
@@ -31,14 +37,21 @@ mod partition;
 mod position;
 mod preview;
 mod process;
+mod object_stream;
+mod read_chunks;
 mod read_object;
 mod redrive;
 mod reload;
 mod replay;
+mod resolver;
+mod resolver_index;
 mod rewrite;
+mod row_books;
 mod run;
 mod settled;
+mod staged;
 mod start;
+mod stored_books;
 
 pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};
@@ -48,6 +61,8 @@ pub use local::{LocalError, StageJob, StageReport, stage_files};
 pub use overrides::{Misfit, check_correction};
 pub use preview::{Preview, PreviewError, PreviewReject, PreviewStage, preview};
 pub use reload::{ReloadError, Reloaded, reload};
+pub use resolver::{Resolver, ResolverError};
+pub use resolver_index::IndexPolicy;
 pub use run::{Role, RunError, RunHandle, run};
 pub use settled::{InFlight, SettledError, in_flight};
 pub use start::{StartError, Started, check_buckets, check_catalog, check_kafka, check_warehouse, connect};

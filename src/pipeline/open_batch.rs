@@ -18,11 +18,22 @@ pub(super) struct OpenBatch {
     since: Option<Instant>,
     bound: Option<Bound>,
     is_closed: bool,
+    /// What it holds, or what comes next, is to be a micro-batch of its own.
+    is_ended: bool,
 }
 
 impl OpenBatch {
     pub(super) fn at(first: i64, after: uuid::Uuid, bound: Option<Bound>) -> Self {
-        Self { first, after, messages: Vec::new(), fill: Fill::default(), since: None, bound, is_closed: false }
+        Self {
+            first,
+            after,
+            messages: Vec::new(),
+            fill: Fill::default(),
+            since: None,
+            bound,
+            is_closed: false,
+            is_ended: false,
+        }
     }
 
     /// The first offset it does not cover.
@@ -33,7 +44,8 @@ impl OpenBatch {
             .max(self.first + self.fill.offsets as i64)
     }
 
-    /// Takes a message, or gives it back where it lies behind the bound: then this micro-batch is complete.
+    /// Takes a message, or gives it back where it lies behind the bound: then this micro-batch is complete. One whose rows
+    /// are staged already is to be alone, unless a replay wants it together with others.
     pub(super) fn push(&mut self, processed: ProcessedMessage) -> Option<ProcessedMessage> {
         if let Some(bound) = self.bound
             && processed.message.offset >= bound.end
@@ -41,6 +53,12 @@ impl OpenBatch {
             self.extend_to(bound.end);
             return Some(processed);
         }
+        let is_alone = processed.staged().next().is_some() && self.replaces().is_none();
+        if is_alone && !self.messages.is_empty() {
+            self.is_ended = true;
+            return Some(processed);
+        }
+        self.is_ended = is_alone;
         self.fill.offsets = (processed.message.offset + 1 - self.first).unsigned_abs();
         for rows in processed.rows() {
             self.fill.rows += rows.row_count;
@@ -81,9 +99,15 @@ impl OpenBatch {
         self.replaces().is_some() && !self.is_complete()
     }
 
+    /// Whether closing it makes it due. Where a message waits for memory and none is being processed, only a commit gives
+    /// back what this holds: its age is not waited for.
+    pub(super) fn may_close(&self) -> bool {
+        !self.is_closed && !self.messages.is_empty() && !self.must_grow()
+    }
+
     /// Whether nothing more may be added.
     pub(super) fn is_full(&self, limits: &BatchLimits) -> bool {
-        self.is_complete() || (!self.must_grow() && limits.reached(self.fill))
+        self.is_ended || self.is_complete() || (!self.must_grow() && limits.reached(self.fill))
     }
 
     /// When it is to be cut. `None`: not before there is more.

@@ -136,11 +136,12 @@ pub(super) async fn park(
     sealed: &mut SealedBatch,
 ) -> Result<BTreeMap<String, Tally>, CatalogError> {
     let mut tallies = tally(&sealed.messages);
-    // whatever a refresh that began before says meanwhile
-    let mut parked: HashSet<String> = HashSet::new();
+    // whatever a refresh says meanwhile: of a connector that stops, rows may be there in part
+    let all = context.connectors.all.iter().map(|connector| &connector.name);
+    let mut parked: HashSet<String> = all.filter(|name| context.parked.contains(name)).cloned().collect();
     for connector in &context.connectors.all {
         let name = connector.name.as_str();
-        let Some(batch) = tallies.get(name).copied().filter(|_| !context.parked.contains(name)) else { continue };
+        let Some(batch) = tallies.get(name).copied().filter(|_| !parked.contains(name)) else { continue };
         // a re-drive sees a part of what the breaker has seen already
         let breaker = connector.breaker.filter(|_| sealed.redrives.is_none());
         let breaks = |breaker| breakers.lock().unwrap_or_else(PoisonError::into_inner).verdict(name, breaker, batch);
@@ -189,6 +190,11 @@ fn tally(messages: &[ProcessedMessage]) -> BTreeMap<String, Tally> {
             tally.rows += rows.row_count;
             tally.dead_letters += rows.rejects.len() as u64;
         }
+        for staged in processed.staged() {
+            let tally = tallies.entry(staged.connector.name.clone()).or_default();
+            tally.rows += staged.books.totals.rows_in;
+            tally.dead_letters += staged.books.totals.dead_letters;
+        }
         let quarantined = processed.objects.iter().filter(|object| object.outcome == ObjectOutcome::Quarantined);
         for connector in quarantined.filter_map(|object| object.connector.as_ref()) {
             let tally = tallies.entry(connector.name.clone()).or_default();
@@ -231,6 +237,9 @@ fn set_aside(is_parked: impl Fn(&str) -> bool, sealed: &mut SealedBatch) {
             object.carried = standing.is_some();
             object.claim = standing;
             object.rows = None;
+            if let Some(staged) = object.staged.take() {
+                staged.files.discard_later();
+            }
             object.dead_letter = None;
             object.reservation = None;
         }

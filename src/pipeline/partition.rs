@@ -23,10 +23,11 @@ use super::budget::MemoryShare;
 use super::build::SealedBatch;
 use super::careful::{self, Trial};
 use super::carry::Carried;
+use super::chunk_log::{ChunkLog, ChunkOwner};
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::{Ownership, TakeOver, TakeOverError, take_over};
-use super::process::{Manner, ProcessError, ProcessedMessage, memory_estimate, process};
+use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
 use crate::catalog;
@@ -159,6 +160,8 @@ impl PartitionWorker {
             }
         };
         let plan = Arc::new(ReplayPlan::new(covered, log_first));
+        // what the owners before have left of objects that are committed or passed over
+        ChunkLog::new(&self.context, ChunkOwner::of(&ownership), None).forget_now_or_later().await;
         let ended = self.own(&ownership, offset, plan, must_acknowledge).await;
         careful::end_ownership(&self.context, &ownership, offset).await;
         ended
@@ -227,10 +230,8 @@ impl PartitionWorker {
             BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
-        // a message behind the open micro-batch, which is complete then
-        let mut held: Option<ProcessedMessage> = None;
-        let mut expected = offset;
-        let mut in_flight = InFlight { tasks: VecDeque::new() };
+        let mut held: Option<ProcessedMessage> = None; // behind the open micro-batch, which is complete then
+        let (mut expected, mut in_flight) = (offset, InFlight { tasks: VecDeque::new() });
         let mut admitted: Option<(Message, u64)> = None;
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
         let mut recommit = tokio::time::interval_at(Instant::now() + RECOMMIT_WAIT, RECOMMIT_WAIT);
@@ -252,6 +253,7 @@ impl PartitionWorker {
             let may_join = !in_flight.tasks.is_empty() && held.is_none() && !open.is_full(limits);
             let due = open.due(limits, limits.age_max);
             let must_go_on = open.must_grow() && in_flight.tasks.is_empty();
+            let may_close = admitted.is_some() && in_flight.tasks.is_empty() && open.may_close();
             tokio::select! {
                 biased;
                 () = signalled(&mut revoked) => return Ended::Revoked,
@@ -269,9 +271,10 @@ impl PartitionWorker {
                     held = held.take().and_then(|processed| open.push(processed));
                 }
                 memory = self.admit(admitted.as_ref(), must_go_on), if admitted.is_some() => {
-                    let spawn = |(message, _)| self.spawn(ownership, message, memory, &plan);
-                    in_flight.tasks.extend(admitted.take().map(spawn));
+                    let taken = admitted.take().map(|(message, _)| self.spawn(ownership, message, memory, &plan));
+                    in_flight.tasks.extend(taken);
                 }
+                () = std::future::ready(()), if may_close => open.close(),
                 message = queue.recv(), if may_read => match message {
                     None if *revoked.borrow() => return Ended::Revoked,
                     None => return Ended::Interrupted,
@@ -280,7 +283,7 @@ impl PartitionWorker {
                     Some(message) => {
                         expected = message.offset + 1;
                         tail.message_seen();
-                        let estimate = estimate(ownership, &message);
+                        let estimate = self.estimate(ownership, &message);
                         admitted = Some((message, estimate));
                     }
                 },
@@ -323,6 +326,12 @@ impl PartitionWorker {
         if must_go_on { self.context.budget.take(bytes) } else { self.context.budget.reserve(bytes).await }
     }
 
+    /// One that may kill the process is not looked at before it is tried.
+    fn estimate(&self, ownership: &Ownership, message: &Message) -> u64 {
+        let is_suspect = ownership.must_be_careful(message.offset);
+        if is_suspect { message.size_bytes() } else { self.context.memory_estimate(self.topic_partition(), message) }
+    }
+
     fn in_flight_max(&self, ownership: &Ownership, expected: i64) -> usize {
         if ownership.must_be_careful(expected) { 1 } else { self.context.messages_in_flight_max }
     }
@@ -336,11 +345,12 @@ impl PartitionWorker {
     ) -> JoinHandle<Result<ProcessedMessage, ProcessError>> {
         let (context, plan, retries) = (Arc::clone(&self.context), Arc::clone(plan), self.retries());
         let topic_partition = self.topic_partition().clone();
+        let reader = Reader { topic_partition, chunks: Some(ChunkOwner::of(ownership)) };
         let careful = ownership.must_be_careful(message.offset).then(|| (ownership.clone(), self.stop.clone()));
         tokio::spawn(async move {
             let replaced = plan.replaced(&context.catalog, &retries, message.offset).await?;
             let Some((ownership, stop)) = careful else {
-                return process(context, topic_partition, message, memory, retries, replaced, Manner::Together).await;
+                return process(context, reader, message, memory, retries, replaced, Manner::Together).await;
             };
             Trial { context, ownership, retries, stop, replaced }.run(message).await
         })
@@ -408,11 +418,6 @@ impl PartitionWorker {
                 .set((high - next).max(0));
         }
     }
-}
-
-/// One that may kill the process is not looked at before it is tried.
-fn estimate(ownership: &Ownership, message: &Message) -> u64 {
-    if ownership.must_be_careful(message.offset) { message.size_bytes() } else { memory_estimate(message) }
 }
 
 /// Waits until the signal is given, or its sender is gone.

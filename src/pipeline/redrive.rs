@@ -24,7 +24,7 @@ use super::carry::Carried;
 use super::context::TransformContext;
 use super::open_batch::OpenBatch;
 use super::position::Ownership;
-use super::process::{Manner, ProcessError, memory_estimate, process};
+use super::process::{Manner, ProcessError, Reader, process};
 use super::replay::Replaced;
 use crate::catalog::{self, CatalogError, OpenRedrive, RedriveEnd};
 use crate::client::kafka::{self, KafkaError, Message};
@@ -216,17 +216,19 @@ impl<'a> Redriver<'a> {
         })
         .await?;
         // waits for room while it holds nothing; then it takes what it needs, because it cannot end without
-        let estimate = messages.iter().map(memory_estimate).sum();
+        let estimate =
+            messages.iter().map(|message| self.context.memory_estimate(&ownership.key.topic_partition, message)).sum();
         drop(self.context.budget.reserve(estimate).await);
         let processed = stream::iter(messages)
             .map(|message| {
-                let memory = self.context.budget.take(memory_estimate(&message));
-                let topic_partition = ownership.key.topic_partition.clone();
+                let memory =
+                    self.context.budget.take(self.context.memory_estimate(&ownership.key.topic_partition, &message));
+                let reader = Reader { topic_partition: ownership.key.topic_partition.clone(), chunks: None };
                 let replaced = Some(Arc::clone(&replaced));
                 let context = Arc::clone(self.context);
                 // only a replay tries it anew: there attempts are counted
                 let manner = if killers.contains(&message.offset) { Manner::SetAside } else { Manner::Together };
-                process(context, topic_partition, message, memory, retries.clone(), replaced, manner)
+                process(context, reader, message, memory, retries.clone(), replaced, manner)
             })
             .buffered(self.context.messages_in_flight_max)
             .try_collect()

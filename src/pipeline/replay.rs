@@ -45,6 +45,8 @@ pub struct Replaced {
     /// By offset and record.
     pub claims: HashMap<(i64, i32), ObjectClaim>,
     pub overrides: Overrides,
+    /// Under which rows of its successor are staged before that is built.
+    pub staged_as: MicroBatchId,
 }
 
 impl Replaced {
@@ -60,7 +62,7 @@ impl Replaced {
         })
         .await?;
         let claims = claims.into_iter().map(|claim| ((claim.message_offset, claim.record), claim)).collect();
-        Ok(Self { id, offsets, claims, overrides: Overrides::new(overrides) })
+        Ok(Self { id, offsets, claims, overrides: Overrides::new(overrides), staged_as: MicroBatchId::generate() })
     }
 }
 

@@ -13,6 +13,8 @@ use super::dependencies::Dependencies;
 use super::load_worker::{LoadWorker, LoadWorkerError};
 use super::parking;
 use super::partition::PartitionWorker;
+use super::resolver::Resolver;
+use super::resolver_index::IndexPolicy;
 use super::rewrite::Rewriter;
 use super::start::{StartError, Started, connect};
 use crate::catalog;
@@ -335,12 +337,16 @@ async fn start_load(
     let policy = RetryPolicy::until(settings.limits.start_deadline);
     let loader =
         retry(&policy, "warehouse", LoadError::kind, || Loader::new(started.warehouse.clone(), connectors)).await?;
+    let lake = S3Client::new("lake", &settings.s3.lake, RequestRate::new(settings.limits.s3_requests_per_s));
+    let snapshots = Some((lake.clone(), settings.s3.lake_bucket.clone()));
+    let policy = IndexPolicy { snapshots, ..IndexPolicy::default() };
     let worker = Arc::new(LoadWorker {
         catalog: started.catalog.clone(),
-        lake: S3Client::new("lake", &settings.s3.lake, RequestRate::new(settings.limits.s3_requests_per_s)),
+        lake,
         lake_bucket: settings.s3.lake_bucket.clone(),
         connectors: connectors.clone(),
         loader,
+        resolver: Resolver::new(started.warehouse.clone(), policy),
     });
     for _ in 0..LOADS_IN_FLIGHT {
         let worker = Arc::clone(&worker);

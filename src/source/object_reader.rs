@@ -8,6 +8,7 @@
 //!   `etag@last-modified`, in whole seconds, because that is all a GET tells.
 //!
 //! The GET is pinned to that version. A version that is claimed already is a duplicate, and not read.
+//! A large object is read in parts, each pinned likewise ([`RangedObject`]): one that is overwritten meanwhile is noticed.
 //!
 //! # Concurrency
 //! Announcements of one key are resolved one after the other, and each holds a [`Reservation`] until its
@@ -38,10 +39,12 @@ use crate::config::{KeyEncoding, Limits};
 use crate::error::{ErrorKind, chain};
 use crate::types::{MicroBatchId, ObjectLocation, ObjectVersion};
 
+mod ranged;
 mod reservation;
 mod version;
 mod versioning;
 
+pub use ranged::{RangeError, RangedObject};
 pub use reservation::Reservation;
 use reservation::Reservations;
 use version::{choose, identity, matching};
@@ -140,6 +143,8 @@ pub enum Opened {
 #[derive(Debug)]
 pub struct OpenedObject {
     version: ObjectVersion,
+    /// As the store names it.
+    version_id: Option<String>,
     body: OpenObject,
     is_too_large: bool,
     reservation: Reservation,
@@ -149,6 +154,16 @@ pub struct OpenedObject {
 impl OpenedObject {
     pub fn version(&self) -> &ObjectVersion {
         &self.version
+    }
+
+    /// Takes it as [`ReadOutcome::TooLarge`] where it has more stored bytes.
+    pub fn refuse_beyond(&mut self, bytes_max: u64) {
+        self.is_too_large = self.is_too_large || self.version.size_bytes > bytes_max;
+    }
+
+    /// Whether it has more stored bytes and may be read.
+    pub fn is_longer_than(&self, bytes: u64) -> bool {
+        !self.is_too_large && self.version.size_bytes > bytes
     }
 
     /// Memory that [`OpenedObject::read`] will take.
@@ -165,7 +180,7 @@ impl OpenedObject {
 
     /// Gives [`ReadOutcome::Read`] or [`ReadOutcome::TooLarge`].
     pub async fn read(self) -> Result<ReadOutcome, ReadError> {
-        let Self { version, body, is_too_large, reservation, permit } = self;
+        let Self { version, body, is_too_large, reservation, permit, .. } = self;
         let outcome = if is_too_large {
             let head = body.read_first(HEAD_BYTES).await?;
             ReadOutcome::TooLarge { version, head, reservation }
@@ -209,6 +224,17 @@ impl<C: Claims> ObjectReader<C> {
             Opened::Missing => Ok(ReadOutcome::Missing),
             Opened::Refused(answer) => Ok(ReadOutcome::Refused(answer)),
         }
+    }
+
+    /// Whether a live micro-batch, another than `replaced`, has claimed the version by now.
+    pub async fn is_claimed(&self, version: &ObjectVersion, replaced: Option<MicroBatchId>) -> Result<bool, ReadError> {
+        Resolution { reader: self, replaced }.is_claimed(&version.location, &version.version).await
+    }
+
+    /// Goes on to read an object in parts.
+    pub fn in_ranges(&self, object: OpenedObject) -> RangedObject {
+        let OpenedObject { version, version_id, reservation, permit, .. } = object;
+        RangedObject::new(self.s3.clone(), version, version_id, reservation, permit)
     }
 
     /// The versions of an object as claims name them, the oldest first.
@@ -382,7 +408,9 @@ impl<C: Claims> Resolution<'_, C> {
             size_bytes: head.size_bytes,
         };
         let is_too_large = version.size_bytes > self.reader.object_bytes_max;
-        Ok(Opened::Ready(Box::new(OpenedObject { version, body, is_too_large, reservation, permit })))
+        let version_id = pin.version_id.map(ToOwned::to_owned).or_else(|| head.version_id.clone());
+        let opened = OpenedObject { version, version_id, body, is_too_large, reservation, permit };
+        Ok(Opened::Ready(Box::new(opened)))
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {

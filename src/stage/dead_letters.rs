@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
 
 use super::hive::push_level;
-use super::parquet_file::{FileSeries, Label};
+use super::parquet_file::{FileLayout, FileSeries, Label};
 use super::{CHUNK_ROWS_MAX, StageError, repeated};
 use crate::config::{BATCH_COLUMN, OFFSET_COLUMN, RECORD_COLUMN, ROW_COLUMN, TOPIC_PARTITION_COLUMN};
 use crate::types::{DeadLetter, FileKind, MicroBatchId, StagedFile, TablePartition, TopicPartition};
@@ -70,6 +70,7 @@ pub fn encode_dead_letters(
             schema_revision,
             table_partition: TablePartition(path),
             file_size_bytes_target: FILE_SIZE_BYTES_TARGET,
+            layout: FileLayout::default(),
         };
         let encode_failed = |source| StageError::Encode { connector: connector.to_owned(), source };
         let arrange_failed = |source| StageError::Arrange { connector: connector.to_owned(), source };

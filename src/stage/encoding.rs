@@ -2,23 +2,27 @@
 //!
 //! | the column | is written |
 //! |---|---|
+//! | integers, decimals, times that lie close together, or rarely repeat | as differences (DELTA_BINARY_PACKED), not compressed: they hardly shrink further |
 //! | repeats its values | by a dictionary |
-//! | the same, of a few values | likewise, not compressed: the numbers of dictionary entries hardly shrink further |
-//! | integers or times that rarely repeat | as differences (DELTA_BINARY_PACKED), not compressed: likewise |
+//! | the same, of few or short values | likewise, not compressed: neither do the numbers of dictionary entries |
 //! | anything else | plain |
 //!
-//! Pages are compressed unless it says otherwise. A dictionary that hardly any value finds itself in costs its table and
-//! is thrown away in the end, and each compressed column of each file sets up a compressor (20 µs, as much as
-//! encoding 200 values): with hundreds of small files both were a quarter of the CPU time of encoding.
+//! Texts that are long on average (documents rather than names) have no statistics: nobody asks for a range of them, and
+//! comparing each with the least and the greatest so far is not free.
+//!
+//! Pages are compressed unless it says otherwise. Each dictionary has a hash table of 72 KiB, however few its values are, and
+//! each compressed column of each file sets up a compressor (20 µs, as much as encoding 200 values): with hundreds of small
+//! files both were a quarter of the CPU time of encoding. Differences cost neither, and no hashing of values.
 
 use ahash::RandomState;
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{max, min};
 use arrow::datatypes::{
     DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMillisecondType,
 };
 use hashbrown::HashTable;
 use parquet::basic::{Compression, Encoding};
-use parquet::file::properties::WriterPropertiesBuilder;
+use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
 use crate::config::{OFFSET_COLUMN, ROW_COLUMN};
@@ -28,6 +32,14 @@ const SAMPLE_ROWS_MIN: usize = 64;
 const SAMPLE_ROWS_MAX: usize = 1024;
 /// A dictionary of so many values is small itself, however long they are, and needs five bits for each row.
 const FEW: usize = 32;
+/// Statistics are cut to as many bytes by the writer.
+const LONG_TEXT_BYTES: usize = 64;
+/// A dictionary of such texts is hardly larger than the numbers of its entries.
+const SHORT_TEXT_BYTES: usize = 16;
+/// Differences of such values need no more bits than numbers of dictionary entries do.
+const CLOSE: u64 = 1 << 10;
+/// Source: Apache Parquet, LogicalTypes.md, DECIMAL (INT64 for a precision of up to 18), read 2026-11.
+const INTEGER_DIGITS_MAX: u8 = 18;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
@@ -42,6 +54,9 @@ enum Plan {
 pub(super) fn by_column(mut properties: WriterPropertiesBuilder, first: &RecordBatch) -> WriterPropertiesBuilder {
     for (field, column) in first.schema().fields().iter().zip(first.columns()) {
         let path = ColumnPath::from(field.name().as_str());
+        if is_long(column) {
+            properties = properties.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
         // What is numbered repeats itself at the end of a small sample at most.
         let is_number = [OFFSET_COLUMN, ROW_COLUMN].contains(&field.name().as_str());
         let plan = if is_number { Plan::Delta } else { plan(column) };
@@ -58,6 +73,22 @@ pub(super) fn by_column(mut properties: WriterPropertiesBuilder, first: &RecordB
     properties
 }
 
+/// Of texts.
+fn mean_bytes(column: &dyn Array) -> Option<usize> {
+    column.as_string_opt::<i32>().and_then(|texts| match texts.value_offsets() {
+        [first, .., last] => ((last - first) as usize).checked_div(texts.len()),
+        _ => None,
+    })
+}
+
+fn is_long(column: &dyn Array) -> bool {
+    mean_bytes(column).is_some_and(|bytes| bytes > LONG_TEXT_BYTES)
+}
+
+fn is_short(column: &dyn Array) -> bool {
+    mean_bytes(column).is_some_and(|bytes| bytes <= SHORT_TEXT_BYTES)
+}
+
 fn plan(column: &dyn Array) -> Plan {
     let Some(hashes) = sample(column) else { return Plan::Dictionary };
     let looked_at = hashes.len();
@@ -66,18 +97,44 @@ fn plan(column: &dyn Array) -> Plan {
     if looked_at == 0 {
         return Plan::Dictionary;
     }
+    if spread(column).is_some_and(|spread| spread <= CLOSE) {
+        return Plan::Delta;
+    }
+    let dictionary = if is_short(column) { Plan::SmallDictionary } else { Plan::Dictionary };
     if 2 * repeated >= looked_at {
-        return if different <= FEW { Plan::SmallDictionary } else { Plan::Dictionary };
+        return if different <= FEW { Plan::SmallDictionary } else { dictionary };
     }
     // Of `d` values, equally frequent, a sample of `n` repeats about `n² / 2d`.
     let distinct = (looked_at * looked_at).checked_div(2 * repeated).unwrap_or(usize::MAX);
     if distinct <= column.len() / 2 {
-        return Plan::Dictionary;
+        return dictionary;
     }
     match column.data_type() {
         DataType::Int32 | DataType::Int64 | DataType::Timestamp(..) => Plan::Delta,
+        // written as an integer
+        DataType::Decimal128(precision, _) if *precision <= INTEGER_DIGITS_MAX => Plan::Delta,
         _ => Plan::Plain,
     }
+}
+
+/// How far the values of integers and times lie apart; `None` for other types, and where all are null.
+fn spread(column: &dyn Array) -> Option<u64> {
+    let (min, max) = match column.data_type() {
+        DataType::Int32 => {
+            let values = column.as_primitive::<Int32Type>();
+            (i64::from(min(values)?), i64::from(max(values)?))
+        }
+        DataType::Int64 => {
+            let values = column.as_primitive::<Int64Type>();
+            (min(values)?, max(values)?)
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            let values = column.as_primitive::<TimestampMillisecondType>();
+            (min(values)?, max(values)?)
+        }
+        _ => return None,
+    };
+    Some(max.abs_diff(min))
 }
 
 /// How many of the hashes are different.
@@ -125,7 +182,7 @@ fn sample(column: &dyn Array) -> Option<Vec<u64>> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, Decimal128Array, Int64Array, StringArray};
 
     use super::*;
 
@@ -138,7 +195,7 @@ mod tests {
     }
 
     /// Sebastiano Vigna's splitmix64: numbers that look random.
-    fn spread(number: usize) -> usize {
+    fn mixed(number: usize) -> usize {
         let mut bits = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -148,21 +205,39 @@ mod tests {
     #[test]
     fn what_repeats_has_a_dictionary_and_what_does_not_has_none() {
         for (distinct, expected) in
-            [(1, Plan::SmallDictionary), (12, Plan::SmallDictionary), (1500, Plan::Dictionary), (8192, Plan::Plain)]
+            [(1, Plan::SmallDictionary), (12, Plan::SmallDictionary), (400, Plan::SmallDictionary), (8192, Plan::Plain)]
         {
-            assert_eq!(
-                plan(&texts(|row| if distinct < 8192 { spread(row) % distinct } else { row })),
-                expected,
-                "{distinct}"
-            );
+            let number = |row| if distinct < 8192 { mixed(row) % distinct } else { row };
+            assert_eq!(plan(&texts(number)), expected, "{distinct}");
         }
+        let longer = |distinct: usize| -> StringArray {
+            (0..8192).map(|row| Some(format!("a value of {:032}", mixed(row) % distinct))).collect()
+        };
+        assert_eq!(plan(&longer(12)), Plan::SmallDictionary);
+        assert_eq!(plan(&longer(400)), Plan::Dictionary);
+        assert_eq!(plan(&longer(1500)), Plan::Dictionary);
+        assert_eq!(plan(&texts(|row| mixed(row) % 1500)), Plan::SmallDictionary);
         assert_eq!(plan(&integers(|row| row)), Plan::Delta);
-        assert_eq!(plan(&integers(|row| row / 1000)), Plan::SmallDictionary);
+        assert_eq!(plan(&integers(|row| row / 1000)), Plan::Delta);
+        assert_eq!(plan(&integers(|row| mixed(row) % 12 * 1_000_000)), Plan::SmallDictionary);
+        let amounts = Decimal128Array::from_iter_values((0..8192).map(|row| mixed(row) as i128 % 1_000_000_000));
+        assert_eq!(plan(&amounts.clone().with_precision_and_scale(18, 2).unwrap()), Plan::Delta);
+        assert_eq!(plan(&amounts.with_precision_and_scale(19, 2).unwrap()), Plan::Plain);
+    }
+
+    #[test]
+    fn long_texts_are_those_that_are_long_on_average() {
+        let of = |lengths: &[usize]| lengths.iter().map(|length| Some("x".repeat(*length))).collect::<StringArray>();
+        assert!(is_long(&of(&[1, 129])));
+        assert!(!is_long(&of(&[1, 127])));
+        assert!(is_long(&of(&[1, 1, 129]).slice(1, 2)));
+        assert!(!is_long(&of(&[])));
+        assert!(!is_long(&integers(|row| row)));
     }
 
     #[test]
     fn nulls_say_nothing() {
-        let rare = |row: usize| (row % 10 == 0).then(|| format!("value {row}"));
+        let rare = |row: usize| row.is_multiple_of(10).then(|| format!("value {row}"));
         assert_eq!(plan(&(0..8192).map(rare).collect::<StringArray>()), Plan::Plain);
         assert_eq!(plan(&StringArray::new_null(8192)), Plan::Dictionary);
         assert_eq!(plan(&StringArray::new_null(0)), Plan::Dictionary);

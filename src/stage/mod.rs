@@ -15,7 +15,8 @@
 //! same rows make the same file, but for its ids.
 //!
 //! # Ordering
-//! Within a table partition rows are in the order of offset, record and row, across its files too.
+//! Within a table partition rows are in the order of offset, record and row, across its files too; by `staging.sort_by`
+//! in the order of its columns first, within each file.
 //! Files come in the order of their table partitions.
 
 mod dead_letters;
@@ -23,6 +24,7 @@ mod encoding;
 mod hive;
 mod parquet_file;
 mod scatter;
+mod sorted;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
-use arrow::compute::interleave;
+use arrow::compute::concat;
 use arrow::datatypes::{SchemaRef, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
@@ -40,16 +42,18 @@ use uuid::Uuid;
 
 use crate::config::{Connector, UTC};
 use crate::error::ErrorKind;
-use crate::types::{FileKind, MicroBatchId, OriginRows, StagedFile, TopicPartition};
+use crate::types::{FileKind, MicroBatchId, Origin, OriginRows, StagedFile, TablePartition, TopicPartition};
 
 pub use dead_letters::encode_dead_letters;
 pub use parquet_file::encode_again;
 
-use parquet_file::{FileSeries, Label};
-use scatter::{Layout, PartitionRows, Source, scatter};
+use parquet_file::{FileLayout, FileSeries, Label};
+use scatter::{Layout, PartitionRows, Run, scatter};
 
 /// Rows handed to the encoder at once.
 const CHUNK_ROWS_MAX: usize = 8192;
+/// Likewise of one text column, but for a run that alone has more: offsets have 32 bits.
+const CHUNK_TEXT_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -90,105 +94,174 @@ pub fn encode(
     id: MicroBatchId,
     rows: &[OriginRows],
 ) -> Result<Vec<StagedFile>, StageError> {
-    let mut origins: Vec<&OriginRows> = rows.iter().collect();
-    origins.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
-    let sources: Vec<Source<'_>> = origins
-        .iter()
-        .flat_map(|rows| rows.batches.iter().map(|batch| Source { origin: &rows.origin, batch }))
-        .collect();
+    encode_owned(connector, topic_partition, id, rows.to_vec())
+}
+
+/// The same, in less memory where the rows are nobody else's.
+pub fn encode_owned(
+    connector: &Connector,
+    topic_partition: &TopicPartition,
+    id: MicroBatchId,
+    rows: Vec<OriginRows>,
+) -> Result<Vec<StagedFile>, StageError> {
     let layout = Layout::new(connector)?;
-    let encoder = Encoder {
-        connector,
-        schema: connector.lake_schema(),
-        topic_partition: topic_partition.to_string(),
-        batch_id: id.to_string(),
-        sources: &sources,
-        time_column: layout.time_column,
-    };
+    let (origins, batches) = in_order(rows);
+    let encoder = Encoder::new(connector, topic_partition, id, layout.time_column);
     let mut files = Vec::new();
-    for partition in scatter(connector, &layout, &sources)? {
-        files.extend(encoder.partition(&partition)?);
+    // each partition's files are closed before the next one's are opened
+    for PartitionRows { path, runs } in scatter(connector, &layout, sources(&origins, batches))? {
+        let mut open = encoder.open(&path);
+        encoder.add(&mut open, &runs)?;
+        files.extend(encoder.finish(open)?);
     }
     Ok(files)
 }
 
-struct Encoder<'a> {
-    connector: &'a Connector,
+struct OpenPartition {
+    series: FileSeries,
+    /// What is yet to be sorted.
+    unsorted: Vec<RecordBatch>,
+}
+
+/// Origins in the order of offset and record, and the record batches of each.
+fn in_order(mut rows: Vec<OriginRows>) -> (Vec<Origin>, Vec<Vec<RecordBatch>>) {
+    rows.sort_by_key(|rows| (rows.origin.message_offset, rows.origin.record));
+    rows.into_iter().map(|OriginRows { origin, batches }| (origin, batches)).unzip()
+}
+
+/// Each batch is let go when its rows are with their partitions.
+fn sources(origins: &[Origin], batches: Vec<Vec<RecordBatch>>) -> impl Iterator<Item = (&Origin, RecordBatch)> {
+    let of_each = origins.iter().zip(batches);
+    of_each.flat_map(|(origin, batches)| batches.into_iter().map(move |batch| (origin, batch)))
+}
+
+/// Runs → rows of the lake → files.
+struct Encoder {
+    label: Label,
     /// [`Connector::lake_schema`]
     schema: SchemaRef,
     topic_partition: String,
     batch_id: String,
-    sources: &'a [Source<'a>],
     time_column: usize,
+    /// Columns of the lake's schema; rows are sorted by them where there are any.
+    sort_by: Vec<usize>,
 }
 
-impl Encoder<'_> {
-    fn partition(&self, partition: &PartitionRows) -> Result<Vec<StagedFile>, StageError> {
+impl Encoder {
+    fn new(connector: &Connector, topic_partition: &TopicPartition, id: MicroBatchId, time_column: usize) -> Self {
         let label = Label {
             kind: FileKind::Data,
-            dataset: self.connector.staging.dataset.clone(),
-            connector: self.connector.name.clone(),
-            connector_revision: self.connector.revision.clone(),
-            schema_revision: self.connector.schema_revision.clone(),
-            table_partition: partition.path.clone(),
-            file_size_bytes_target: self.connector.staging.file_size_bytes_target,
+            dataset: connector.staging.dataset.clone(),
+            connector: connector.name.clone(),
+            connector_revision: connector.revision.clone(),
+            schema_revision: connector.schema_revision.clone(),
+            table_partition: TablePartition(String::new()),
+            file_size_bytes_target: connector.staging.file_size_bytes_target,
+            layout: FileLayout::of(&connector.staging),
         };
-        let encode_failed = |source| StageError::Encode { connector: self.connector.name.clone(), source };
-        let mut files = FileSeries::new(label, Arc::clone(&self.schema));
-        let mut rows = &partition.rows[..];
-        while !rows.is_empty() {
-            let (chunk, taken) = self.chunk(partition, rows)?;
-            let times = chunk.column(self.time_column).as_primitive::<TimestampMillisecondType>();
-            let range = arrow::compute::min(times).zip(arrow::compute::max(times));
-            files.write(&chunk, range).map_err(encode_failed)?;
-            rows = &rows[taken..];
-        }
-        files.finish().map_err(encode_failed)
+        let (topic_partition, batch_id) = (topic_partition.to_string(), id.to_string());
+        let schema = connector.lake_schema();
+        let sort_by = sorted::columns(&schema, &connector.staging.sort_by);
+        Self { label, schema, topic_partition, batch_id, time_column, sort_by }
     }
 
-    /// The next rows in the lake's schema, and how many they are.
-    fn chunk(&self, partition: &PartitionRows, rows: &[(u32, u32)]) -> Result<(RecordBatch, usize), StageError> {
-        let mut taken = rows.len().min(CHUNK_ROWS_MAX);
-        loop {
-            match self.gather(partition, &rows[..taken]) {
-                // Texts of 2 GiB together: fewer of them.
-                Err(ArrowError::OffsetOverflowError(_)) if taken > 1 => taken /= 2,
-                Err(source) => return Err(StageError::Arrange { connector: self.connector.name.clone(), source }),
-                Ok(batch) => return Ok((batch, taken)),
+    fn open(&self, path: &TablePartition) -> OpenPartition {
+        let label = Label { table_partition: path.clone(), ..self.label.clone() };
+        OpenPartition { series: FileSeries::new(label, Arc::clone(&self.schema)), unsorted: Vec::new() }
+    }
+
+    fn finish(&self, mut open: OpenPartition) -> Result<Vec<StagedFile>, StageError> {
+        let rows = sorted::sorted(&self.schema, &self.sort_by, &open.unsorted, CHUNK_TEXT_BYTES_MAX);
+        for part in rows {
+            let part = part.map_err(|source| self.arrange_failed(source))?;
+            for start in (0..part.num_rows()).step_by(CHUNK_ROWS_MAX) {
+                let chunk = part.slice(start, CHUNK_ROWS_MAX.min(part.num_rows() - start));
+                self.write(&mut open.series, &chunk)?;
+            }
+            // what follows is in an order of its own
+            open.series.roll().map_err(|source| self.encode_failed(source))?;
+        }
+        open.series.finish().map_err(|source| self.encode_failed(source))
+    }
+
+    fn arrange_failed(&self, source: ArrowError) -> StageError {
+        StageError::Arrange { connector: self.label.connector.clone(), source }
+    }
+
+    fn encode_failed(&self, source: ParquetError) -> StageError {
+        StageError::Encode { connector: self.label.connector.clone(), source }
+    }
+
+    fn add(&self, open: &mut OpenPartition, runs: &[Run<'_>]) -> Result<(), StageError> {
+        let mut chunk: Vec<Run<'_>> = Vec::new();
+        let (mut row_count, mut text_bytes) = (0, 0);
+        for Run { origin, rows } in runs {
+            let mut start = 0;
+            while start < rows.num_rows() {
+                let rows = rows.slice(start, (CHUNK_ROWS_MAX - row_count).min(rows.num_rows() - start));
+                let bytes = sorted::longest_text_bytes(&rows);
+                if row_count > 0 && text_bytes + bytes > CHUNK_TEXT_BYTES_MAX {
+                    self.add_chunk(open, &std::mem::take(&mut chunk))?;
+                    (row_count, text_bytes) = (0, 0);
+                    continue;
+                }
+                start += rows.num_rows();
+                row_count += rows.num_rows();
+                text_bytes += bytes;
+                chunk.push(Run { origin, rows });
+                if row_count == CHUNK_ROWS_MAX {
+                    self.add_chunk(open, &std::mem::take(&mut chunk))?;
+                    (row_count, text_bytes) = (0, 0);
+                }
             }
         }
+        if chunk.is_empty() { Ok(()) } else { self.add_chunk(open, &chunk) }
     }
 
-    fn gather(&self, partition: &PartitionRows, rows: &[(u32, u32)]) -> Result<RecordBatch, ArrowError> {
-        let source = |batch: u32| &self.sources[partition.sources[batch as usize] as usize];
-        let (first_batch, first_row) = rows[0];
-        let is_run = rows.iter().zip(first_row..).all(|((batch, row), next)| *batch == first_batch && *row == next);
-        let column_count = source(first_batch).batch.num_columns();
+    fn add_chunk(&self, open: &mut OpenPartition, runs: &[Run<'_>]) -> Result<(), StageError> {
+        let chunk = self.joined(runs).map_err(|source| self.arrange_failed(source))?;
+        if self.sort_by.is_empty() {
+            return self.write(&mut open.series, &chunk);
+        }
+        open.unsorted.push(chunk);
+        Ok(())
+    }
+
+    fn write(&self, series: &mut FileSeries, chunk: &RecordBatch) -> Result<(), StageError> {
+        let times = chunk.column(self.time_column).as_primitive::<TimestampMillisecondType>();
+        let range = arrow::compute::min(times).zip(arrow::compute::max(times));
+        series.write(chunk, range).map_err(|source| self.encode_failed(source))
+    }
+
+    /// At least one run, in the lake's schema.
+    fn joined(&self, runs: &[Run<'_>]) -> Result<RecordBatch, ArrowError> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
-        if is_run {
-            let run = source(first_batch).batch.slice(first_row as usize, rows.len());
-            columns.extend_from_slice(run.columns());
-        } else {
-            // Only the batches that these rows come from: there may be thousands.
-            let (from, to) = (first_batch, rows.last().map_or(first_batch, |(batch, _)| *batch));
-            let indices: Vec<(usize, usize)> =
-                rows.iter().map(|(batch, row)| ((batch - from) as usize, *row as usize)).collect();
-            for column in 0..column_count {
-                let arrays: Vec<&dyn Array> =
-                    (from..=to).map(|batch| source(batch).batch.column(column).as_ref()).collect();
-                columns.push(interleave(&arrays, &indices)?);
+        match runs {
+            [only] => columns.extend_from_slice(only.rows.columns()),
+            _ => {
+                for column in 0..runs[0].rows.num_columns() {
+                    let arrays: Vec<&dyn Array> = runs.iter().map(|run| run.rows.column(column).as_ref()).collect();
+                    columns.push(concat(&arrays)?);
+                }
             }
         }
+        let row_count = runs.iter().map(|run| run.rows.num_rows()).sum();
         // `_row` is the last of the decoded columns; in the lake it stands among the lineage.
         let row_numbers = columns.pop().ok_or_else(|| ArrowError::SchemaError("rows without columns".to_owned()))?;
-        let origin = |(batch, _): &(u32, u32)| source(*batch).origin;
-        columns.push(repeated(&self.topic_partition, rows.len()));
-        columns.push(Arc::new(rows.iter().map(|row| origin(row).message_offset).collect::<Int64Array>()));
-        columns.push(Arc::new(rows.iter().map(|row| origin(row).record).collect::<Int32Array>()));
+        let (mut offsets, mut records, mut times) =
+            (Vec::with_capacity(row_count), Vec::with_capacity(row_count), Vec::with_capacity(row_count));
+        for Run { origin, rows } in runs {
+            let end = offsets.len() + rows.num_rows();
+            offsets.resize(end, origin.message_offset);
+            records.resize(end, origin.record);
+            times.resize(end, origin.time.timestamp_millis());
+        }
+        columns.push(repeated(&self.topic_partition, row_count));
+        columns.push(Arc::new(Int64Array::from(offsets)));
+        columns.push(Arc::new(Int32Array::from(records)));
         columns.push(row_numbers);
-        let times = rows.iter().map(|row| origin(row).time.timestamp_millis());
-        columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(times).with_timezone(UTC)));
-        columns.push(repeated(&self.batch_id, rows.len()));
+        columns.push(Arc::new(TimestampMillisecondArray::from(times).with_timezone(UTC)));
+        columns.push(repeated(&self.batch_id, row_count));
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
 }

@@ -1,18 +1,23 @@
 //! Parquet files of one table partition, one behind the other: when one is large enough the next begins.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use super::encoding;
+use crate::config::Staging;
 use crate::types::{FileKind, StagedFile, TablePartition};
+
+/// A page is compressed, and what it takes in memory until then given back, when its values have so many.
+const PAGE_BYTES_MAX: usize = 128 << 10;
 
 /// What all files of a series have in common.
 #[derive(Debug, Clone)]
@@ -25,6 +30,29 @@ pub(super) struct Label {
     pub(super) table_partition: TablePartition,
     /// A file that has reached it is closed.
     pub(super) file_size_bytes_target: u64,
+    pub(super) layout: FileLayout,
+}
+
+/// What a connector wants its files to have besides the rows.
+#[derive(Debug, Clone)]
+pub(super) struct FileLayout {
+    /// Columns that the rows are sorted by.
+    sort_by: Vec<String>,
+    bloom_filter: Vec<String>,
+    page_index: bool,
+}
+
+impl FileLayout {
+    pub(super) fn of(staging: &Staging) -> Self {
+        let Staging { sort_by, bloom_filter, page_index, .. } = staging;
+        Self { sort_by: sort_by.clone(), bloom_filter: bloom_filter.clone(), page_index: *page_index }
+    }
+}
+
+impl Default for FileLayout {
+    fn default() -> Self {
+        Self { sort_by: Vec::new(), bloom_filter: Vec::new(), page_index: true }
+    }
 }
 
 pub(super) struct FileSeries {
@@ -69,14 +97,17 @@ impl FileSeries {
 
     fn writer(&self, first: &RecordBatch) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
         let Label { connector, connector_revision, schema_revision, .. } = &self.label;
-        let properties = properties(connector, connector_revision, schema_revision, first);
+        let properties = properties(connector, connector_revision, schema_revision, &self.label.layout, first);
         ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties))
     }
 
+    /// What is written next stands in another file.
+    pub(super) fn roll(&mut self) -> Result<(), ParquetError> {
+        self.open.take().map_or(Ok(()), |file| self.close(file))
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<StagedFile>, ParquetError> {
-        if let Some(file) = self.open.take() {
-            self.close(file)?;
-        }
+        self.roll()?;
         Ok(self.files)
     }
 
@@ -108,7 +139,7 @@ pub fn encode_again(
     batches: &[RecordBatch],
 ) -> Result<Bytes, ParquetError> {
     let first = batches.first().ok_or_else(|| ParquetError::General("a file without rows".to_owned()))?;
-    let properties = properties(connector, connector_revision, schema_revision, first);
+    let properties = properties(connector, connector_revision, schema_revision, &FileLayout::default(), first);
     let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties))?;
     for batch in batches {
         writer.write(batch)?;
@@ -121,6 +152,7 @@ fn properties(
     connector: &str,
     connector_revision: &str,
     schema_revision: &str,
+    layout: &FileLayout,
     first: &RecordBatch,
 ) -> WriterProperties {
     let metadata = [
@@ -132,9 +164,22 @@ fn properties(
         .set_created_by(concat!("sluice version ", env!("CARGO_PKG_VERSION")).to_owned())
         // Level 1: of all the CPU a row costs, stronger compression would soon be most.
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_enabled(if layout.page_index { EnabledStatistics::Page } else { EnabledStatistics::Chunk })
+        .set_offset_index_disabled(!layout.page_index)
+        .set_data_page_size_limit(PAGE_BYTES_MAX)
+        .set_sorting_columns(sorting_columns(layout, first.schema_ref()))
         .set_key_value_metadata(Some(
             metadata.map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned())).to_vec(),
         ));
+    let properties = layout.bloom_filter.iter().fold(properties, |properties, name| {
+        properties.set_column_bloom_filter_enabled(ColumnPath::from(name.as_str()), true)
+    });
     encoding::by_column(properties, first).build()
+}
+
+fn sorting_columns(layout: &FileLayout, schema: &Schema) -> Option<Vec<SortingColumn>> {
+    let columns = layout.sort_by.iter().filter_map(|name| schema.index_of(name).ok());
+    let columns: Vec<SortingColumn> =
+        columns.map(|index| SortingColumn { column_idx: index as i32, descending: false, nulls_first: true }).collect();
+    (!columns.is_empty()).then_some(columns)
 }

@@ -1,9 +1,15 @@
 //! Which row goes to which table partition, in one pass over the rows.
+//!
+//! Each record batch is ordered by partition while it lies in the cache, and then cut: what goes to one partition are
+//! whole runs of it. Picking a partition's rows out of all batches, one by one, touches every line of memory once for
+//! each partition that it has rows of.
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMillisecondType;
+use arrow::error::ArrowError;
 use chrono::{DateTime, Timelike};
 
 use super::StageError;
@@ -14,19 +20,16 @@ use crate::types::{Origin, TablePartition};
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// A record batch with the origin of its rows.
-pub(super) struct Source<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) batch: &'a RecordBatch,
+/// Rows of one table partition, in the order of the sources.
+pub(super) struct PartitionRows<'a> {
+    pub(super) path: TablePartition,
+    pub(super) runs: Vec<Run<'a>>,
 }
 
-/// Rows of one table partition, in the order of the sources.
-pub(super) struct PartitionRows {
-    pub(super) path: TablePartition,
-    /// Indices of the sources that have rows here, ascending.
-    pub(super) sources: Vec<u32>,
-    /// Index into `sources`, row within its batch.
-    pub(super) rows: Vec<(u32, u32)>,
+/// Rows of one source that go to one partition.
+pub(super) struct Run<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) rows: RecordBatch,
 }
 
 /// A connector's levels with their columns found.
@@ -91,26 +94,28 @@ impl<'c> Layout<'c> {
     }
 }
 
-/// Table partitions in the order of their paths.
-pub(super) fn scatter(
+/// Table partitions in the order of their paths. `sources`: record batches in the order of offset and record.
+pub(super) fn scatter<'a>(
     connector: &Connector,
     layout: &Layout<'_>,
-    sources: &[Source<'_>],
-) -> Result<Vec<PartitionRows>, StageError> {
+    sources: impl Iterator<Item = (&'a Origin, RecordBatch)>,
+) -> Result<Vec<PartitionRows<'a>>, StageError> {
+    let arrange_failed = |source| StageError::Arrange { connector: connector.name.clone(), source };
     let mut scattered = Scattered::default();
-    for (source, Source { batch, .. }) in sources.iter().enumerate() {
+    for (origin, batch) in sources {
         let times: &TimestampMillisecondArray =
             batch.column(layout.time_column).as_primitive::<TimestampMillisecondType>();
         if times.null_count() > 0 {
             let (connector, column) = (connector.name.clone(), connector.staging.time.clone());
             return Err(StageError::NoEventTime { connector, column });
         }
-        let texts = text_columns(connector, layout, batch)?;
+        let texts = text_columns(connector, layout, &batch)?;
+        scattered.begin();
         for row in 0..batch.num_rows() {
-            let time_ms = times.value(row);
-            let partition = scattered.find(layout, time_ms, &texts, row);
-            scattered.push(partition, source as u32, row as u32);
+            let partition = scattered.find(layout, times.value(row), &texts, row);
+            scattered.count(partition);
         }
+        scattered.cut(origin, &batch).map_err(arrange_failed)?;
     }
     let mut partitions = scattered.partitions;
     partitions.sort_by(|a, b| a.path.cmp(&b.path));
@@ -136,8 +141,8 @@ fn text_columns<'a>(
 }
 
 #[derive(Default)]
-struct Scattered {
-    partitions: Vec<PartitionRows>,
+struct Scattered<'a> {
+    partitions: Vec<PartitionRows<'a>>,
     by_key: HashMap<Vec<u8>, usize>,
     /// Several keys may be one path: null and the empty text.
     by_path: HashMap<TablePartition, usize>,
@@ -145,9 +150,60 @@ struct Scattered {
     key: Vec<u8>,
     last_key: Vec<u8>,
     last: usize,
+    /// Of each row of the batch at hand its partition.
+    rows: Vec<u32>,
+    /// Of each partition how many of them are its own, then where the next of them belongs.
+    counts: Vec<u32>,
+    /// Partitions that have any, in the order in which they came.
+    met: Vec<u32>,
 }
 
-impl Scattered {
+impl<'a> Scattered<'a> {
+    /// Forgets the batch before.
+    fn begin(&mut self) {
+        self.rows.clear();
+        for partition in self.met.drain(..) {
+            self.counts[partition as usize] = 0;
+        }
+    }
+
+    fn count(&mut self, partition: usize) {
+        let count = &mut self.counts[partition];
+        if *count == 0 {
+            self.met.push(partition as u32);
+        }
+        *count += 1;
+        self.rows.push(partition as u32);
+    }
+
+    /// Gives each partition its rows of the batch, in their order.
+    fn cut(&mut self, origin: &'a Origin, batch: &RecordBatch) -> Result<(), ArrowError> {
+        if let [only] = self.met[..] {
+            self.partitions[only as usize].runs.push(Run { origin, rows: batch.clone() });
+            return Ok(());
+        }
+        let mut start = 0;
+        for partition in &self.met {
+            let count = &mut self.counts[*partition as usize];
+            (*count, start) = (start, start + *count);
+        }
+        let mut order = vec![0; self.rows.len()];
+        for (row, partition) in self.rows.iter().zip(0_u32..).map(|(partition, row)| (row, *partition)) {
+            let next = &mut self.counts[partition as usize];
+            order[*next as usize] = row;
+            *next += 1;
+        }
+        let ordered = take_record_batch(batch, &UInt32Array::from(order))?;
+        let mut start = 0;
+        for partition in &self.met {
+            let end = self.counts[*partition as usize] as usize;
+            let rows = ordered.slice(start, end - start);
+            self.partitions[*partition as usize].runs.push(Run { origin, rows });
+            start = end;
+        }
+        Ok(())
+    }
+
     fn find(&mut self, layout: &Layout<'_>, time_ms: i64, texts: &[&StringArray], row: usize) -> usize {
         self.key.clear();
         self.key.extend_from_slice(&time_ms.div_euclid(layout.bucket_ms).to_le_bytes());
@@ -179,15 +235,8 @@ impl Scattered {
         }
         let partition = self.partitions.len();
         self.by_path.insert(path.clone(), partition);
-        self.partitions.push(PartitionRows { path, sources: Vec::new(), rows: Vec::new() });
+        self.partitions.push(PartitionRows { path, runs: Vec::new() });
+        self.counts.push(0);
         partition
-    }
-
-    fn push(&mut self, partition: usize, source: u32, row: u32) {
-        let partition = &mut self.partitions[partition];
-        if partition.sources.last() != Some(&source) {
-            partition.sources.push(source);
-        }
-        partition.rows.push((partition.sources.len() as u32 - 1, row));
     }
 }

@@ -12,51 +12,26 @@ use parquet::file::metadata::ParquetMetaData;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{
-    Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source as ConnectorSource, SourceKind,
-    Staging,
-};
+use crate::config::{Field, FieldType, NewField, PartitionBy, Staging};
 use crate::types::{DeadLetter, ObjectLocation, Origin, RejectReason, TablePartition};
 
 fn field(name: &str, data_type: FieldType, required: bool) -> Field {
-    Field { name: name.to_owned(), data_type, required, formats: Vec::new(), header: None }
+    Field { name: name.to_owned(), data_type, required, formats: Vec::new(), header: None, path: None }
 }
 
 fn connector(by: Vec<PartitionBy>, new_field: NewField) -> Connector {
-    Connector {
-        name: "orders".to_owned(),
-        revision: "rev".to_owned(),
-        schema_revision: "schema-rev".to_owned(),
-        source: ConnectorSource {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "orders/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
-            },
-            format: Format::Json,
-        },
-        fields: vec![
-            field("id", FieldType::Utf8, false),
-            field("source", FieldType::Utf8, false),
-            field("amount", FieldType::Decimal { precision: 12, scale: 2 }, false),
-            field("at", FieldType::TimestampMs, true),
-        ],
-        evolution: Evolution { new_field, ..Evolution::default() },
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        transform: None,
-        breaker: None,
-        staging: Staging {
-            dataset: "orders-lake".to_owned(),
-            type_name: "order".to_owned(),
-            time: "at".to_owned(),
-            by,
-            file_size_bytes_target: 1 << 27,
-        },
-        warehouse: None,
-    }
+    let fields = vec![
+        field("id", FieldType::Utf8, false),
+        field("source", FieldType::Utf8, false),
+        field("amount", FieldType::Decimal { precision: 12, scale: 2 }, false),
+        field("at", FieldType::TimestampMs, true),
+    ];
+    let mut connector = Connector::of_objects("orders", fields, "at");
+    (connector.revision, connector.schema_revision) = ("rev".to_owned(), "schema-rev".to_owned());
+    connector.evolution.new_field = new_field;
+    connector.staging =
+        Staging { dataset: "orders-lake".to_owned(), type_name: "order".to_owned(), by, ..connector.staging };
+    connector
 }
 
 fn hourly() -> Connector {
@@ -236,13 +211,75 @@ fn the_files_say_how_and_by_whom_they_were_written() {
         assert!(column.statistics().is_some(), "{}", column.column_path());
         let name = column.column_path().string();
         let has = |wanted| column.encodings().any(|encoding| encoding == wanted);
-        assert_eq!(has(Encoding::DELTA_BINARY_PACKED), matches!(name.as_str(), "_offset" | "_row"), "{name}");
+        let is_number = matches!(name.as_str(), "amount" | "at" | "_offset" | "_record" | "_row" | "_origin_time");
+        assert_eq!(has(Encoding::DELTA_BINARY_PACKED), is_number, "{name}");
         // what never repeats has no dictionary, and is all that compression is worth its while for
-        let never_repeats = matches!(name.as_str(), "id" | "amount");
-        let has_dictionary = !never_repeats && !has(Encoding::DELTA_BINARY_PACKED);
-        assert_eq!(has(Encoding::RLE_DICTIONARY), has_dictionary, "{name}");
-        assert_eq!(matches!(column.compression(), Compression::ZSTD(_)), never_repeats, "{name}");
+        assert_eq!(has(Encoding::RLE_DICTIONARY), !is_number && name != "id", "{name}");
+        assert_eq!(matches!(column.compression(), Compression::ZSTD(_)), name == "id", "{name}");
     }
+}
+
+#[test]
+fn rows_are_sorted_within_a_file_and_rows_alike_stay_in_the_order_of_their_lineage() {
+    let mut connector = connector(vec![PartitionBy::Date], NewField::Ignore);
+    connector.staging.sort_by = vec!["source".to_owned(), "amount".to_owned()];
+    let sources = ["web", "app", "pos"];
+    let lines_of = |seed: i64| -> Vec<String> {
+        (0..9000)
+            .map(|row| match (row * 7 + seed) % 11 {
+                0 => format!(r#"{{"id":"n","at":"2026-11-23T00:00:00Z","_row":{row}}}"#),
+                value => line(row, sources[value as usize % 3], "2026-11-23T00:00:00Z").replace(".25", ".50"),
+            })
+            .collect()
+    };
+    let (first, second) = (lines_of(1), lines_of(2));
+    let origin = |offset, lines: &[String]| origin_rows(&connector, offset, 0, &lines.chunks(700).collect::<Vec<_>>());
+    let (_, files) = staged(&connector, &[origin(8, &second), origin(7, &first)]);
+    assert_eq!(files.len(), 1);
+    let key = |line: &String| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let amount = row["amount"].as_f64().map(|amount| (amount * 100.0) as i64);
+        (row["source"].as_str().map(str::to_owned), amount, row["_offset"].as_i64(), row["_row"].as_i64())
+    };
+    let keys: Vec<_> = lines(&files[0]).iter().map(key).collect();
+    assert_eq!(keys.len(), 18_000);
+    assert!(keys.is_sorted());
+    let sorting = metadata(&files[0]).row_group(0).sorting_columns().unwrap().clone();
+    let sorting: Vec<_> =
+        sorting.iter().map(|column| (column.column_idx, column.descending, column.nulls_first)).collect();
+    assert_eq!(sorting, [(1, false, true), (2, false, true)]);
+}
+
+#[test]
+fn a_file_has_the_indexes_that_its_connector_wants() {
+    let mut connector = hourly();
+    let rows: Vec<String> = (0..100).map(|row| line(row, "web", "2026-11-23T00:00:00Z")).collect();
+    let rows = [origin_rows(&connector, 7, 0, &[&rows])];
+    let about = |connector: &Connector| {
+        let (_, files) = staged(connector, &rows);
+        let policy = parquet::file::metadata::PageIndexPolicy::Optional;
+        let metadata = parquet::file::metadata::ParquetMetaDataReader::new()
+            .with_page_index_policy(policy)
+            .parse_and_finish(&files[0].bytes)
+            .unwrap();
+        let group = metadata.row_group(0);
+        let blooms: Vec<String> = (group.columns().iter())
+            .filter(|column| column.bloom_filter_offset().is_some())
+            .map(|column| column.column_path().string())
+            .collect();
+        assert!(group.columns().iter().all(|column| column.statistics().is_some()));
+        (blooms, metadata.column_index().is_some(), metadata.offset_index().is_some())
+    };
+    assert_eq!(about(&connector), (vec![], true, true));
+    connector.staging.page_index = false;
+    connector.staging.bloom_filter = vec!["id".to_owned()];
+    assert_eq!(about(&connector), (vec!["id".to_owned()], false, false));
+    let (_, files) = staged(&connector, &rows);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(files[0].bytes.clone()).unwrap();
+    let filter = reader.get_row_group_column_bloom_filter(0, 0).unwrap().unwrap();
+    assert!((0..100).all(|row| filter.check(&format!("id-{row}").as_str())));
+    let found = (100..1100).filter(|row| filter.check(&format!("id-{row}").as_str())).count();
+    assert!(found < 200, "{found}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub const NAMES: &[&str] = &[
     "batch.objects_read",        // rows are in memory alone
     "batch.one_put",             // one file lies in `_pending/`, others of the micro-batch may not
     "batch.all_put",             // all files lie in `_pending/`, nothing names them
+    "chunk.recorded",            // a chunk of a large object is in the catalog, but nobody knows
     "commit.swapped",            // the position is moved in a transaction that is still open
     "commit.before_commit",      // everything is written, nothing is committed
     "commit.committed",          // the micro-batch is true, but nobody knows
@@ -41,6 +42,7 @@ pub const NAMES: &[&str] = &[
 /// Those that can return an error.
 pub const FALLIBLE: &[&str] = &[
     "take_over.fence_installed",
+    "chunk.recorded",
     "commit.swapped",
     "commit.before_commit",
     "commit.committed",

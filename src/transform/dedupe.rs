@@ -3,7 +3,7 @@
 //! another object: it may be hidden with its object afterwards, and the other would be gone. Beyond that the warehouse
 //! decides, by the same order, so that cutting a stream elsewhere changes nothing in the end.
 //!
-//! An object that is read in chunks (`sluice stage`: about 64 MiB unpacked each) is deduped chunk by chunk: rows of one
+//! An object that is read in chunks (`limits.chunk_bytes`) is deduped chunk by chunk: rows of one
 //! key that stand in different chunks all stay, and the warehouse decides between them. Where the chunks are cut
 //! depends on the object's bytes alone.
 //!

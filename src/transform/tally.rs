@@ -18,7 +18,7 @@ use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 
 /// Of one expectation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     /// Rows that it was asked of.
     pub checked: u64,
@@ -29,7 +29,7 @@ pub struct Tally {
 }
 
 /// One for each expectation of a connector, in its order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tallies(Vec<Tally>);
 
 impl Tallies {
@@ -72,7 +72,7 @@ impl Tallies {
                 Check::Row(_) | Check::Unique(_) => continue,
                 Check::RowCount { .. } => {}
                 Check::NullShare { column, .. } => {
-                    tally.failed += rows.column_by_name(column).map_or(0, |column| column.null_count()) as u64;
+                    tally.failed += rows.column_by_name(column).map_or(0, Array::null_count) as u64;
                 }
                 Check::Freshness { .. } => {
                     let times = rows.column_by_name(&connector.staging.time);

@@ -10,13 +10,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    Check, CleanStep, Evolution, Expectation, Field, FieldType, Format, KeyEncoding, OnFail, PartitionBy, Source,
-    SourceKind, Staging, TimestampFormat, Warehouse, WarehouseTable,
+    Check, CleanStep, Expectation, Field, FieldType, OnFail, SourceKind, TimestampFormat, Warehouse, WarehouseTable,
 };
 use crate::types::{DecodedBatch, Span};
 
 pub(super) fn field(name: &str, data_type: FieldType) -> Field {
-    Field { name: name.to_owned(), data_type, required: false, formats: vec![TimestampFormat::Rfc3339], header: None }
+    Field {
+        name: name.to_owned(),
+        data_type,
+        required: false,
+        formats: vec![TimestampFormat::Rfc3339],
+        header: None,
+        path: None,
+    }
 }
 
 pub(super) fn names(names: &[&str]) -> Vec<String> {
@@ -24,29 +30,19 @@ pub(super) fn names(names: &[&str]) -> Vec<String> {
 }
 
 pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFail)]) -> Arc<Connector> {
+    let fields = vec![
+        field("id", FieldType::Utf8),
+        field("country", FieldType::Utf8),
+        field("amount", FieldType::Decimal { precision: 12, scale: 2 }),
+        field("quantity", FieldType::Int32),
+        field("at", FieldType::TimestampMs),
+        field("paid", FieldType::Boolean),
+    ];
+    let mut connector = Connector::of_objects("orders", fields, "at");
+    if let SourceKind::Objects { overwrite, .. } = &mut connector.source.kind {
+        *overwrite = crate::types::Overwrite::Append;
+    }
     Arc::new(Connector {
-        name: "orders".to_owned(),
-        revision: "r".to_owned(),
-        schema_revision: "s".to_owned(),
-        source: Source {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "orders/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Append,
-            },
-            format: Format::Json,
-        },
-        fields: vec![
-            field("id", FieldType::Utf8),
-            field("country", FieldType::Utf8),
-            field("amount", FieldType::Decimal { precision: 12, scale: 2 }),
-            field("quantity", FieldType::Int32),
-            field("at", FieldType::TimestampMs),
-            field("paid", FieldType::Boolean),
-        ],
-        evolution: Evolution::default(),
         clean,
         expectations: expectations
             .iter()
@@ -57,21 +53,13 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
                 on_fail: *on_fail,
             })
             .collect(),
-        transform: None,
-        breaker: None,
-        staging: Staging {
-            dataset: "orders".to_owned(),
-            type_name: "order".to_owned(),
-            time: "at".to_owned(),
-            by: vec![PartitionBy::Date],
-            file_size_bytes_target: 1 << 20,
-        },
         warehouse: Some(Warehouse {
             target: WarehouseTable::Fact("fact_orders".to_owned()),
             key: names(&["id"]),
             newer_by: Some("at".to_owned()),
             dimensions: Vec::new(),
         }),
+        ..connector
     })
 }
 

@@ -20,6 +20,8 @@ pub enum RejectReason {
     RaggedRow,
     /// The header of a CSV object names a column twice, or is broken.
     MalformedHeader,
+    /// An object is no Parquet file, or one whose footer or pages are broken, encrypted or packed in an unknown way.
+    MalformedParquet,
     InvalidUtf8,
     /// A line or record is longer than `limits.record_bytes_max`.
     RecordTooLong,
@@ -58,6 +60,7 @@ impl RejectReason {
         Self::MalformedCsv,
         Self::RaggedRow,
         Self::MalformedHeader,
+        Self::MalformedParquet,
         Self::InvalidUtf8,
         Self::RecordTooLong,
         Self::TooDeep,
@@ -84,6 +87,7 @@ impl RejectReason {
             Self::MalformedCsv => "malformed_csv",
             Self::RaggedRow => "ragged_row",
             Self::MalformedHeader => "malformed_header",
+            Self::MalformedParquet => "malformed_parquet",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::RecordTooLong => "record_too_long",
             Self::TooDeep => "too_deep",

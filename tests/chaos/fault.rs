@@ -26,6 +26,9 @@ const KILLED: i32 = 9;
 /// Reached before a process has its topic partition, so armed before it starts.
 const AT_START: &str = "take_over.fence_installed";
 
+/// Passed by objects of many chunks alone, which are too large to be produced by the dozen: `tests/it/large.rs` has it.
+const OF_LARGE_OBJECTS: &str = "chunk.recorded";
+
 /// Places inside an open micro-batch.
 const GATES: [&str; 5] =
     ["batch.objects_read", "batch.one_put", "batch.all_put", "commit.swapped", "commit.before_commit"];
@@ -85,10 +88,10 @@ impl Fault {
     /// Each kind once.
     pub(crate) fn all() -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
-        for point in fail_points::NAMES {
+        for point in points(fail_points::NAMES) {
             all.extend([Self::Abort(point), Self::Freeze(point)]);
         }
-        all.extend(fail_points::FALLIBLE.iter().filter(|point| **point != AT_START).map(|point| Self::Fail(point)));
+        all.extend(points(fail_points::FALLIBLE).filter(|point| *point != AT_START).map(Self::Fail));
         all.extend([Self::Sigkill, Self::Sigstop, Self::Restart("postgres"), Self::Restart("kafka")]);
         all.extend(Self::commits());
         for server in Server::ALL {
@@ -100,7 +103,7 @@ impl Fault {
 
     /// Every death, the zombies that matter most, every broken COMMIT and request.
     pub(crate) fn quick() -> Vec<Self> {
-        let mut quick: Vec<Self> = fail_points::NAMES.iter().map(|point| Self::Abort(point)).collect();
+        let mut quick: Vec<Self> = points(fail_points::NAMES).map(Self::Abort).collect();
         quick.extend(["batch.all_put", "commit.before_commit", "commit.committed"].map(Self::Freeze));
         quick.extend(Self::commits());
         quick.extend(Self::requests());
@@ -188,6 +191,10 @@ impl Fault {
             }
         }
     }
+}
+
+fn points(of: &[&'static str]) -> impl Iterator<Item = &'static str> {
+    of.iter().copied().filter(|point| *point != OF_LARGE_OBJECTS)
 }
 
 /// How many times a point is passed first: the moment within the work.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sluice_loadtest::announce::topic_end;
-use sluice_loadtest::{Dataset, ProducePlan, Target, produce};
+use sluice_loadtest::{Dataset, FileFormat, ProducePlan, Target, produce};
 use tokio::sync::RwLock;
 
 use crate::stack::{World, wait_for};
@@ -43,6 +43,7 @@ impl<'a> Load<'a> {
             target: Target::S3 { announced_on: self.world.notifications.clone() },
             announce_wait: Duration::ZERO,
             announce_twice: run.is_multiple_of(4),
+            formats: FileFormat::ALL.to_vec(),
             dirty_share: 0.02,
             late_share: 0.0,
             hours: 1,
@@ -59,9 +60,7 @@ impl<'a> Load<'a> {
         tokio::task::spawn_blocking(move || stack.restart(server)).await.expect("the server starts again");
         // Kafka listens before it leads its topic partitions
         wait_for("the topic to have leaders", || async {
-            let (endpoints, topic) = (self.world.endpoints(), self.world.notifications.clone());
-            let end = tokio::task::spawn_blocking(move || topic_end(&endpoints, &topic).is_ok());
-            end.await.expect("not cancelled")
+            topic_end(&self.world.endpoints(), &self.world.notifications).await.is_ok()
         })
         .await;
     }

@@ -47,7 +47,7 @@ async fn scores(world: &World) -> (BTreeMap<u32, Option<String>>, BTreeSet<Strin
             let batch = batch.expect("whole");
             let ids = batch.column_by_name("event_id").expect("a column").as_string::<i32>();
             for (row, id) in ids.iter().flatten().enumerate() {
-                let score = batch.column_by_name("score").map(|column| column.as_string::<i32>());
+                let score = batch.column_by_name("score").map(AsArray::as_string::<i32>);
                 let score = score.filter(|column| column.is_valid(row)).map(|column| column.value(row).to_owned());
                 let number = id[id.len() - 12..].parse().expect("digits");
                 assert!(scores.insert(number, score).is_none(), "{number} stands twice");

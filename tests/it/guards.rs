@@ -147,6 +147,7 @@ fn claiming(mut proposal: Proposal) -> Proposal {
 
 /// A micro-batch with one file of one row.
 fn with_a_file(mut proposal: Proposal) -> Proposal {
+    proposal.needs_load = true;
     proposal.ledgers.rows_in("transactions", RowOutcome::Passed, 1);
     proposal.ledgers.rows_out("transactions", "transactions", 1);
     proposal.totals = Totals { rows_in: 1, rows_out: 1, ..proposal.totals };

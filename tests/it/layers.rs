@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// In the order of the data flow.
-const STAGES: &[&str] = &["source", "decode", "transform", "stage", "commit", "publish", "load"];
+const STAGES: &[&str] = &["source", "decode", "transform", "resolve", "stage", "commit", "publish", "load"];
 const SHARED: &[&str] = &["types", "error", "config", "telemetry", "client", "catalog"];
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;

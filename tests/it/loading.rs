@@ -4,6 +4,7 @@ mod fixtures;
 mod guards;
 mod hostile;
 mod replaced;
+mod resolved;
 mod schemas;
 mod together;
 

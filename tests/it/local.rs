@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Decimal128Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use sluice_loadtest::bulk::{BulkPlan, FileFormat, generate_files};
+use sluice_loadtest::FileFormat;
+use sluice_loadtest::bulk::{BulkPlan, generate_files};
 use sluice_loadtest::{Compression, Dataset};
 
 struct Folder(PathBuf);

@@ -10,6 +10,8 @@ mod guards;
 mod dead_letters;
 mod expectations;
 mod hostile;
+mod large;
+mod hostile_files;
 mod layers;
 mod loading;
 mod local;
@@ -25,6 +27,7 @@ mod positions;
 mod reader;
 mod recorded;
 mod replay;
+mod resolve;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
 mod validate;

@@ -53,7 +53,7 @@ impl MemoryClaims {
     }
 }
 
-fn endpoint() -> S3Endpoint {
+pub(crate) fn endpoint() -> S3Endpoint {
     let get = |name: &str| crate::stack::stack().get(&format!("SLUICE_S3__RAW__{name}")).to_owned();
     S3Endpoint {
         endpoint: Some(get("ENDPOINT")),
@@ -73,6 +73,7 @@ fn limits() -> Limits {
         micro_batch_offsets_max: 10_000,
         objects_in_flight_max: 16,
         object_bytes_max: 4 << 20,
+        chunk_bytes: 64 << 20,
         record_bytes_max: 1 << 20,
         json_depth_max: 64,
         s3_requests_per_s: None,

@@ -39,6 +39,7 @@ impl Owner {
             ledgers,
             totals: Totals::default(),
             files: Vec::new(),
+            needs_load: false,
             claims: Vec::new(),
             dead_letters: Vec::new(),
             last_message: None,

@@ -1,5 +1,6 @@
 //! The whole path on the real servers: an object put into S3 becomes Parquet and rows in PostgreSQL, once.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -59,6 +60,23 @@ async fn an_object_put_by_an_ordinary_client_becomes_parquet_and_rows_exactly_on
     }));
     assert_tagged(&world, "raw-notifications").await;
     assert_eq!(running.terminate(), Some(0), "SIGTERM drains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_connector_has_a_warehouse_nothing_waits_for_a_loader() {
+    let world = World::new(2).await;
+    world.edit_connectors(|text| text.split("\nwarehouse:").next().unwrap_or_default().to_owned() + "\n");
+    let running = world.run_with(&HashMap::new(), &["--role", "transform,publish"]);
+    let plan = ProducePlan { rows: 300, rows_per_object: 100, ..plan(&world) };
+    let report = produce(&world.endpoints(), &plan, &world.ledger()).await.expect("the servers answer");
+    assert!(report.announced_again > 0);
+    world.settle();
+    let sql =
+        "SELECT coalesce(sum(row_out_count), 0)::bigint, count(*) FILTER (WHERE needs_load) FROM catalog.micro_batch";
+    let row = world.catalog().await.query_one(sql, &[]).await.expect("the catalog answers");
+    assert!(row.get::<_, i64>(0) > 0, "rows were committed");
+    assert_eq!(row.get::<_, i64>(1), 0);
+    assert_eq!(running.terminate(), Some(0), "{}", world.logs());
 }
 
 /// The group's committed offsets carry our tag and agree with the catalog.

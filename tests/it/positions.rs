@@ -36,19 +36,9 @@ async fn send_at_once(world: &World, numbers: std::ops::Range<u32>) {
     futures::future::join_all(sends).await;
 }
 
-/// Moves the group as an operator does: without a tag, while nobody is in it.
-fn reset(world: &World, offset: i64) {
-    world.stack.kafka(&[
-        "groups",
-        "--group",
-        &world.name,
-        "--topic",
-        &format!("{}:0", world.records),
-        "--reset-offsets",
-        "--to-offset",
-        &offset.to_string(),
-        "--execute",
-    ]);
+/// Moves the group as an operator does: without a tag, as soon as nobody is in it.
+async fn reset(world: &World, offset: i64) {
+    crate::replay::reset(world, &format!("{}:0", world.records), &["--to-offset", &offset.to_string()]).await;
 }
 
 async fn run_until_settled(world: &World) {
@@ -110,27 +100,27 @@ async fn a_reset_forward_skips_and_a_reset_backward_fills_what_was_skipped() {
     assert_eq!(events(&world).await, 10);
 
     send(&world, 10..20).await;
-    reset(&world, 15);
+    reset(&world, 15).await;
     run_until_settled(&world).await;
     assert_eq!(events(&world).await, 15, "five are skipped");
     assert_eq!(world.outcomes("offsets").await["skipped"], 5);
 
-    reset(&world, 17);
+    reset(&world, 17).await;
     run_until_settled(&world).await;
     assert_eq!(events(&world).await, 15, "what was skipped before 17 stays so, the rest is replayed to the same rows");
     assert_eq!(live_skipped(&world).await, 5);
 
-    reset(&world, 12);
+    reset(&world, 12).await;
     run_until_settled(&world).await;
     assert_eq!(events(&world).await, 18, "12 to 15 are filled");
     assert_eq!(live_skipped(&world).await, 2);
 
-    reset(&world, 10);
+    reset(&world, 10).await;
     run_until_settled(&world).await;
     assert_eq!(events(&world).await, 20);
     assert_eq!(live_skipped(&world).await, 0);
 
-    reset(&world, 20);
+    reset(&world, 20).await;
     send(&world, 20..25).await;
     run_until_settled(&world).await;
     assert_eq!(events(&world).await, 25);
@@ -158,7 +148,7 @@ async fn messages_deleted_before_they_were_read_halt_until_an_operator_skips_the
     delete_before(&world, 8);
     let reason = halted(&world).await;
     assert!(reason.starts_with("log_expired: ") && reason.contains("reset the group's offset to 8"), "{reason}");
-    reset(&world, 8);
+    reset(&world, 8).await;
     run_until_settled(&world).await;
     assert_eq!(world.outcomes("offsets").await["skipped"], 3);
     assert_eq!(events(&world).await, 7);
@@ -192,7 +182,7 @@ async fn messages_deleted_while_a_process_waits_to_read_them_halt_it_too() {
     assert!(reason.starts_with("log_expired: "), "{reason}");
     assert!(received().await.is_some_and(|count| count < f64::from(COUNT)), "it read everything: nothing was tested");
     assert_eq!(running.terminate(), Some(0));
-    reset(&world, i64::from(COUNT));
+    reset(&world, i64::from(COUNT)).await;
     run_until_settled(&world).await;
     let offsets = world.outcomes("offsets").await;
     assert_eq!(offsets["skipped"] + offsets["decoded"], i64::from(COUNT), "{offsets:?}");

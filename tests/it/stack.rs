@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use sluice_loadtest::{Endpoints, S3Target};
+use sluice_loadtest::{Endpoints, FileFormat, S3Target};
 use tokio_postgres::NoTls;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
@@ -256,6 +256,28 @@ impl World {
                 text.replace(&format!("prefix: {prefix}"), &format!("prefix: {own}"))
             });
             std::fs::write(folder.join(path.file_name().expect("a file")), text).expect("the folder is ours");
+        }
+    }
+
+    /// Connectors that read the datasets from CSV and Parquet objects too, into the same tables.
+    pub(crate) fn with_formats(&self) {
+        let folder = self.folder.join("connectors");
+        for dataset in sluice_loadtest::Dataset::OBJECTS {
+            let text = std::fs::read_to_string(folder.join(format!("{dataset}.yaml"))).expect("it was written");
+            for format in [FileFormat::Csv, FileFormat::Parquet] {
+                let name = format.connector(*dataset);
+                let text = [
+                    (format!("name: {dataset}\n"), format!("name: {name}\n")),
+                    (format!("prefix: {dataset}/"), format!("prefix: {name}/")),
+                    ("format: json".to_owned(), format!("format: {}", format.extension())),
+                ]
+                .iter()
+                .fold(text.clone(), |text, (from, to)| {
+                    assert_eq!(text.matches(from).count(), 1, "{from} stands once in {dataset}.yaml");
+                    text.replace(from, to)
+                });
+                std::fs::write(folder.join(format!("{name}.yaml")), text).expect("the folder is ours");
+            }
         }
     }
 

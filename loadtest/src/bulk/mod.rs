@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::formats::FileFormat;
 use crate::generate::{BulkGenerator, Compression, Dataset, Mix};
 
-pub use encode::FileFormat;
 pub use expected::{Expected, Totals};
 
 use encode::Encoder;

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod dirty;
+mod object;
 mod rows;
 
 use std::fmt;
@@ -151,6 +152,12 @@ pub struct Row {
     pub fate: Fate,
 }
 
+/// What comes next: to be written as it is, or to be spoilt first.
+enum Next {
+    Clean(rows::Entity),
+    Dirty(rows::Entity),
+}
+
 /// How rows are made.
 #[derive(Debug, Clone)]
 pub struct Mix {
@@ -193,30 +200,36 @@ impl Generator {
         }
     }
 
-    /// The next row of a dataset: new, a copy or an update of an earlier one, or dirty.
+    /// The next row of a dataset as a JSON line: new, a copy or an update of an earlier one, or dirty.
     pub fn row(&mut self, dataset: Dataset) -> Row {
+        match self.next(dataset) {
+            Next::Clean(entity) => entity.row(dataset),
+            Next::Dirty(entity) => dirty::spoil(&mut self.rng, dataset, &entity),
+        }
+    }
+
+    fn next(&mut self, dataset: Dataset) -> Next {
         if self.rng.random_bool(self.mix.dirty_share) {
-            let entity = self.entity(dataset);
-            return dirty::spoil(&mut self.rng, dataset, &entity);
+            return Next::Dirty(self.entity(dataset));
         }
         if self.rng.random_bool(self.mix.duplicate_share)
-            && let Some(row) = self.again(dataset)
+            && let Some(entity) = self.again(dataset)
         {
-            return row;
+            return Next::Clean(entity);
         }
         let entity = self.entity(dataset);
-        let row = entity.row(dataset);
+        let known = (dataset, entity.clone());
         if self.recent.len() < RECENT_MAX {
-            self.recent.push((dataset, entity));
+            self.recent.push(known);
         } else {
             let slot = self.rng.random_range(0..RECENT_MAX);
-            self.recent[slot] = (dataset, entity);
+            self.recent[slot] = known;
         }
-        row
+        Next::Clean(entity)
     }
 
     /// An exact copy of an earlier row, or a newer version of it.
-    fn again(&mut self, dataset: Dataset) -> Option<Row> {
+    fn again(&mut self, dataset: Dataset) -> Option<rows::Entity> {
         let known: Vec<usize> = (0..self.recent.len()).filter(|index| self.recent[*index].0 == dataset).collect();
         let index = *known.get(self.rng.random_range(0..known.len().max(1)))?;
         let mut entity = self.recent[index].1.clone();
@@ -224,7 +237,7 @@ impl Generator {
             // the earlier version stays known too: versions come in any order
             self.recent[index].1 = entity.clone();
         }
-        Some(entity.row(dataset))
+        Some(entity)
     }
 
     fn entity(&mut self, dataset: Dataset) -> rows::Entity {

@@ -226,6 +226,11 @@ impl Entity {
         true
     }
 
+    /// Without unknown fields.
+    pub(super) fn known(&self) -> Self {
+        Self { extra: Map::new(), ..self.clone() }
+    }
+
     pub(super) fn value(&self, name: &str) -> Canonical {
         self.fields.iter().find(|field| field.name == name).and_then(|field| field.arrives.clone())
     }

@@ -69,6 +69,61 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Lines with their ends: `\r\n` where the second says so.
+fn object(lines: &[(Vec<u8>, bool)], has_mark: bool) -> Vec<u8> {
+    let mut object = if has_mark { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
+    for (line, is_dos) in lines {
+        object.extend_from_slice(line);
+        object.extend_from_slice(if *is_dos { b"\r\n" } else { b"\n" });
+    }
+    object
+}
+
+/// Reads `stop` blocks, goes on where the next one begins, and holds all rows against those of the whole.
+fn resumes(object: &[u8], block_bytes: usize, cut: usize, stop: usize) {
+    let connector = connector(vec![field("v", FieldType::Utf8, true)], NewField::Ignore);
+    let limits = DecodeLimits { record_bytes_max: 30, ..LIMITS };
+    let whole = facts(&decode_object(&connector, Bytes::copy_from_slice(object), &limits).unwrap());
+    for stored in packed(object, cut) {
+        let stream = Cursor::new(stored.clone());
+        let mut first = ObjectDecoder::of_stream(&connector, stream, &limits).unwrap().with_block_bytes(block_bytes);
+        let mut decoded = Decoded::default();
+        for _ in 0..stop {
+            if let Some(block) = first.next_block().unwrap() {
+                decoded.append(block);
+            }
+        }
+        let point = first.resume_point().expect("lines stand for themselves");
+        assert!(point.stored.unpacked_offset <= point.unpacked_offset);
+        if point.stored.compression == Compression::None {
+            assert_eq!(point.stored.stored_offset, point.unpacked_offset);
+        } else if point.unpacked_offset > cut as u64 && cut > 0 && cut <= object.len() {
+            assert!(point.stored.stored_offset > 0, "the second member has begun");
+        }
+        let rest = Cursor::new(stored[point.stored.stored_offset as usize..].to_vec());
+        let second = ObjectDecoder::resume(&connector, rest, &limits, &point).unwrap();
+        decoded.append(joined(second.with_block_bytes(block_bytes)).unwrap());
+        assert_eq!(facts(&decoded), whole);
+    }
+}
+
+/// Found by the property below: a long record is the last but one thing of its member.
+#[test]
+fn an_object_resumes_behind_a_record_that_is_too_long_where_its_member_ends() {
+    let (x, space) = (|len| vec![b'x'; len], |len| vec![b' '; len]);
+    let row = |text: &str| format!("{{\"v\":\"{text}\"}}").into_bytes();
+    let lines = [
+        (space(25), false),
+        (row("aaaaaaaaa"), true),
+        (row("aaaaa"), false),
+        (x(17), false),
+        (x(38), false),
+        (row("aaaa"), false),
+        (b"\xef\xbb\xbf{}".to_vec(), true),
+    ];
+    resumes(&object(&lines, false), 7, 136, 7);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -83,11 +138,7 @@ proptest! {
     ) {
         let connector = connector(vec![field("v", FieldType::Utf8, true)], NewField::Ignore);
         let limits = DecodeLimits { record_bytes_max: 30, ..LIMITS };
-        let mut object = if has_mark { b"\xef\xbb\xbf".to_vec() } else { Vec::new() };
-        for (line, is_dos) in &lines {
-            object.extend_from_slice(line);
-            object.extend_from_slice(if *is_dos { b"\r\n" } else { b"\n" });
-        }
+        let mut object = object(&lines, has_mark);
         if ends_open {
             object.pop();
         }
@@ -103,6 +154,17 @@ proptest! {
             let streamed = ObjectDecoder::of_stream(&connector, stream, &limits).unwrap();
             prop_assert_eq!(&facts(&joined(streamed.with_block_bytes(block_bytes)).unwrap()), &whole);
         }
+    }
+
+    #[test]
+    fn a_resumed_object_goes_on_with_the_next_row(
+        lines in prop::collection::vec((line(), any::<bool>()), 1..20),
+        has_mark in any::<bool>(),
+        block_bytes in 1_usize..60,
+        cut in 0_usize..200,
+        stop in 0_usize..8,
+    ) {
+        resumes(&object(&lines, has_mark), block_bytes, cut, stop);
     }
 
     #[test]

@@ -4,17 +4,19 @@ mod blocks;
 mod csv;
 mod hostile;
 mod hostile_objects;
+mod hostile_table;
+mod json_values;
 mod objects;
+mod paths;
+mod parquet_objects;
 mod oracle;
+mod rfc8259;
 mod values;
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::*;
-use crate::config::{
-    Evolution, Field, FieldType, Format, KeyEncoding, NewField, PartitionBy, Source, SourceKind, Staging,
-    TimestampFormat,
-};
+use crate::config::{Evolution, Field, FieldType, Format, NewField, TimestampFormat};
 use crate::types::{RowReject, Span};
 
 pub(super) const LIMITS: DecodeLimits =
@@ -25,39 +27,12 @@ pub(super) fn field(name: &str, data_type: FieldType, required: bool) -> Field {
         FieldType::TimestampMs => vec![TimestampFormat::Rfc3339, TimestampFormat::EpochMs],
         _ => Vec::new(),
     };
-    Field { name: name.to_owned(), data_type, required, formats, header: None }
+    Field { name: name.to_owned(), data_type, required, formats, header: None, path: None }
 }
 
 pub(super) fn connector(fields: Vec<Field>, new_field: NewField) -> Arc<Connector> {
-    Arc::new(Connector {
-        name: "things".to_owned(),
-        revision: "r".to_owned(),
-        schema_revision: "s".to_owned(),
-        source: Source {
-            topic: "raw-notifications".to_owned(),
-            kind: SourceKind::Objects {
-                bucket: "raw".to_owned(),
-                prefix: "things/".to_owned(),
-                key_encoding: KeyEncoding::Auto,
-                overwrite: crate::types::Overwrite::Replace,
-            },
-            format: Format::Json,
-        },
-        fields,
-        evolution: Evolution { new_field, ..Evolution::default() },
-        clean: Vec::new(),
-        expectations: Vec::new(),
-        transform: None,
-        breaker: None,
-        staging: Staging {
-            dataset: "things".to_owned(),
-            type_name: "thing".to_owned(),
-            time: "at".to_owned(),
-            by: vec![PartitionBy::Date],
-            file_size_bytes_target: 1 << 20,
-        },
-        warehouse: None,
-    })
+    let evolution = Evolution { new_field, ..Evolution::default() };
+    Arc::new(Connector { evolution, ..Connector::of_objects("things", fields, "at") })
 }
 
 /// A connector of one optional column `v`.

@@ -90,6 +90,11 @@ impl Reservation {
         Self { table: Arc::clone(table), location: location.clone(), version: version.to_owned() }
     }
 
+    /// One more of the same.
+    pub(super) fn again(&self) -> Self {
+        Self::make(&self.table, &self.location, &self.version)
+    }
+
     /// The version turned out to be this one.
     pub(super) fn rename(&mut self, version: &str) {
         *self = Self::make(&self.table, &self.location, version);

@@ -44,7 +44,7 @@ impl UnitParser {
         if texts.null_count() == texts.len() {
             return Ok(Applied::NOTHING);
         }
-        let mut numbers = self.numbers(column)?;
+        let mut numbers = Self::numbers(column)?;
         let mut changed = 0;
         let mut failed = Vec::new();
         for (row, text) in texts.iter().enumerate() {
@@ -57,11 +57,11 @@ impl UnitParser {
                 None => failed.push(row),
             }
         }
-        let column = if changed > 0 { Some(self.column(numbers)?) } else { None };
+        let column = if changed > 0 { Some(self.column(numbers)) } else { None };
         Ok(Applied { column, changed, failed })
     }
 
-    fn numbers(&self, column: &ArrayRef) -> Result<Vec<Option<i128>>, ArrowError> {
+    fn numbers(column: &ArrayRef) -> Result<Vec<Option<i128>>, ArrowError> {
         match column.data_type() {
             DataType::Int32 => Ok(column.as_primitive::<Int32Type>().iter().map(|n| n.map(i128::from)).collect()),
             DataType::Int64 => Ok(column.as_primitive::<Int64Type>().iter().map(|n| n.map(i128::from)).collect()),
@@ -70,16 +70,16 @@ impl UnitParser {
         }
     }
 
-    fn column(&self, numbers: Vec<Option<i128>>) -> Result<ArrayRef, ArrowError> {
+    fn column(&self, numbers: Vec<Option<i128>>) -> ArrayRef {
         // `number` lets nothing through that would be cut here
-        Ok(match self.data_type {
+        match self.data_type {
             DataType::Int32 => Arc::new(numbers.into_iter().map(|n| n.map(|n| n as i32)).collect::<Int32Array>()),
             DataType::Int64 => Arc::new(numbers.into_iter().map(|n| n.map(|n| n as i64)).collect::<Int64Array>()),
             ref decimal => {
                 let numbers = numbers.into_iter().collect::<Decimal128Array>();
                 Arc::new(numbers.with_data_type(decimal.clone()))
             }
-        })
+        }
     }
 
     /// In units of the column's last digit.

@@ -38,7 +38,7 @@ impl Warehouse {
         let part = |(name, rows): &(&str, &[Value])| {
             let connector = Arc::clone(self.connectors.by_name(name).expect("shipped"));
             let batches = vec![lake_rows(&connector, offset, object_time, rows)];
-            LoadPart { connector, batches }
+            LoadPart { connector, batches, proposals: Vec::new() }
         };
         BatchToLoad {
             micro_batch_id: MicroBatchId::generate(),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use futures::stream::{self, StreamExt};
-use sluice_loadtest::Dataset;
+use sluice_loadtest::{Dataset, FileFormat};
 
 use super::compare::EndState;
 use super::{positions, produce_onto, reset, run_until_settled};
@@ -50,6 +50,7 @@ impl Cell {
     async fn new(reset: Reset, transform: Transform, disturbance: Disturbance) -> Self {
         let mut world = World::new(TOPIC_PARTITIONS).await;
         world.without_connector("direct-events");
+        world.with_formats();
         // small micro-batches, so that the middle of a replay is long
         world.env.insert("SLUICE_LIMITS__MICRO_BATCH_OFFSETS_MAX".into(), "4".into());
         let fresh = World::twin(&world).await;
@@ -64,6 +65,7 @@ impl Cell {
             hours: 1,
             rows_per_object: 40,
             duplicate_share: 0.2,
+            formats: FileFormat::ALL.to_vec(),
             dirty_share: 0.02,
             key_prefix: format!("{}/{seed}", self.world.name),
             datasets: vec![Dataset::Transactions, Dataset::Events, Dataset::Users, Dataset::Products],

@@ -1,4 +1,4 @@
-//! `make bench`: how fast a replay is, beside reading the same messages for the first time, in one run.
+//! `make bench-job`: how fast a replay is, beside reading the same messages for the first time, in one run.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Speed {
     }
 }
 
-#[ignore = "`make bench`"]
+#[ignore = "`make bench-job`"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_beside_the_first_reading() {
     let world = World::new(TOPIC_PARTITIONS.len() as i32).await;

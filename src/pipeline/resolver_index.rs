@@ -1,0 +1,271 @@
+//! What names are looked up in: the members of a dimension, and the backend that finds candidates among them.
+//!
+//! # Contract
+//! Few members ([`IndexPolicy::exact_members_max`]) are compared exactly. For more, trees are made in the background by one
+//! process of all, which holds an advisory lock, and kept as a snapshot with its checksum below `_resolve/` in the lake's bucket; the
+//! others take that. Until a process has the trees, its exact scan answers. An index is swapped whole.
+//! Members that came after an index are read before each look-up and scanned exactly. Merged and inferred members are no
+//! candidates.
+//!
+//! # Retries
+//! Whatever goes wrong in the background is tried again after a while; the exact scan answers meanwhile.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use deadpool_postgres::{Object, Pool};
+use sha2::{Digest, Sha256};
+use tokio::sync::RwLock;
+
+use super::resolver::ResolverError;
+use crate::client::postgres;
+use crate::client::s3::{Pin, S3Client};
+use crate::resolve::{
+    ArroyIndex, Candidates, EXACT_MEMBERS_MAX, ExactScan, IndexedMember, Members, read_snapshot, write_snapshot,
+};
+
+/// An index is made anew when so many members have come since, in share of what it holds, …
+const STALE_SHARE: f64 = 0.1;
+/// … but not more often than this, nor are merges noticed sooner.
+const REBUILD_INTERVAL: Duration = Duration::from_mins(5);
+/// Between looks for the snapshot that another process makes.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// `pg_try_advisory_lock` of who makes an index, with the hash of the dimension's name: the letters `slui`.
+const LEADER_LOCK: i32 = 0x736c_7569;
+
+/// A table of members and where their names stand.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    /// `products`
+    pub(super) dimension: String,
+    against: String,
+}
+
+impl Table {
+    pub(super) fn new(dimension: &str, against: &str) -> Self {
+        Self { dimension: dimension.to_owned(), against: against.to_owned() }
+    }
+
+    /// Members that may be meant and have a greater key, by key.
+    async fn members_after(&self, warehouse: &Pool, key: i64) -> Result<Vec<IndexedMember>, ResolverError> {
+        let client = postgres::get(warehouse).await.map_err(ResolverError::Connect)?;
+        let Self { dimension, against } = self;
+        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+        let sql = format!(
+            "SELECT \"{singular}_key\", \"{singular}_id\", \"{against}\" FROM warehouse.\"dim_{dimension}\" \
+             WHERE \"{singular}_key\" > $1 AND NOT inferred AND merged_into IS NULL AND \"{against}\" IS NOT NULL ORDER BY 1"
+        );
+        let failed = ResolverError::query(format!("read the members of dim_{dimension}"));
+        let rows = client.query(&sql, &[&key]).await.map_err(failed)?;
+        let member =
+            |row: &tokio_postgres::Row| IndexedMember { key: row.get(0), natural_key: row.get(1), name: row.get(2) };
+        Ok(rows.iter().map(member).collect())
+    }
+}
+
+/// When trees are made, and where they are kept; without a place every process makes its own.
+#[derive(Debug, Clone)]
+pub struct IndexPolicy {
+    pub exact_members_max: usize,
+    pub snapshots: Option<(S3Client, String)>,
+}
+
+impl Default for IndexPolicy {
+    fn default() -> Self {
+        Self { exact_members_max: EXACT_MEMBERS_MAX, snapshots: None }
+    }
+}
+
+/// One for each dimension and process.
+pub(super) struct Index {
+    pub(super) members: Members,
+    natural_keys: HashMap<i64, String>,
+    pub(super) backend: Arc<dyn Candidates>,
+    pub(super) arroy: Option<Arc<ArroyIndex>>,
+    /// Of the members that it was made of.
+    pub(super) version: String,
+    indexed_count: usize,
+    last_key: i64,
+    built_at: Instant,
+}
+
+impl Index {
+    /// Of all members that there are, compared exactly.
+    pub(super) async fn read(table: &Table, warehouse: &Pool) -> Result<Self, ResolverError> {
+        let listed = table.members_after(warehouse, 0).await?;
+        tokio::task::spawn_blocking(move || Self::exact(&listed)).await.map_err(ResolverError::Died)
+    }
+
+    fn exact(listed: &[IndexedMember]) -> Self {
+        let members = Members::new(listed.iter().map(|member| (member.key, member.name.as_str())));
+        let backend = Arc::new(ExactScan::new(&members));
+        Self::of(listed, members, backend, None)
+    }
+
+    fn of(
+        listed: &[IndexedMember],
+        members: Members,
+        backend: Arc<dyn Candidates>,
+        arroy: Option<Arc<ArroyIndex>>,
+    ) -> Self {
+        Self {
+            version: version_of(listed),
+            indexed_count: members.len(),
+            last_key: listed.last().map_or(0, |member| member.key),
+            natural_keys: listed.iter().map(|member| (member.key, member.natural_key.clone())).collect(),
+            members,
+            backend,
+            arroy,
+            built_at: Instant::now(),
+        }
+    }
+
+    fn by_trees(listed: &[IndexedMember], members: Members, arroy: ArroyIndex) -> Self {
+        let arroy = Arc::new(arroy);
+        Self::of(listed, members, Arc::clone(&arroy) as Arc<dyn Candidates>, Some(arroy))
+    }
+
+    pub(super) fn natural_key(&self, place: u32) -> String {
+        self.natural_keys.get(&self.members.key(place)).cloned().unwrap_or_default()
+    }
+
+    /// Adds the members that came since.
+    pub(super) async fn catch_up(&mut self, table: &Table, warehouse: &Pool) -> Result<(), ResolverError> {
+        for member in table.members_after(warehouse, self.last_key).await? {
+            self.members.push(member.key, &member.name);
+            self.natural_keys.insert(member.key, member.natural_key);
+            self.last_key = member.key;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        let added = self.members.len() - self.indexed_count;
+        added as f64 > STALE_SHARE * self.indexed_count as f64 && self.built_at.elapsed() >= REBUILD_INTERVAL
+    }
+}
+
+/// Names the members that an index was made of.
+fn version_of(listed: &[IndexedMember]) -> String {
+    let mut hash = Sha256::new();
+    for member in listed {
+        hash.update(member.key.to_be_bytes());
+        hash.update(Sha256::digest(member.name.as_bytes()));
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Gives `index` trees: those of a snapshot that holds nearly all members, or new ones where nobody else makes them.
+pub(super) async fn obtain_trees(index: Arc<RwLock<Index>>, table: Table, warehouse: Pool, policy: IndexPolicy) {
+    loop {
+        let done = match &policy.snapshots {
+            None => make(&index, &table, &warehouse, None).await.map(|()| true),
+            Some(place) => shared(&index, &table, &warehouse, place).await,
+        };
+        match done {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                let dimension = &table.dimension;
+                tracing::warn!(component = "resolve", dimension, error = %error, "no index yet: the exact scan answers");
+            }
+        }
+        tokio::time::sleep(SNAPSHOT_INTERVAL).await;
+    }
+}
+
+/// `false`: another process makes the trees.
+async fn shared(
+    index: &RwLock<Index>,
+    table: &Table,
+    warehouse: &Pool,
+    place: &(S3Client, String),
+) -> Result<bool, ResolverError> {
+    if take_snapshot(index, table, place).await? {
+        return Ok(true);
+    }
+    // Out of the pool, so that the lock ends with this connection whatever happens.
+    let client = Object::take(postgres::get(warehouse).await.map_err(ResolverError::Connect)?);
+    let sql = "SELECT pg_try_advisory_lock($1, hashtext($2))";
+    let locked = client.query_one(sql, &[&LEADER_LOCK, &table.dimension]).await;
+    if !locked.map_err(ResolverError::query("ask who makes the index"))?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    // it may have been made while we asked
+    if !take_snapshot(index, table, place).await? {
+        make(index, table, warehouse, Some(place)).await?;
+    }
+    Ok(true)
+}
+
+/// The newest snapshot, where it holds as many members as an index that is not stale.
+async fn take_snapshot(
+    index: &RwLock<Index>,
+    table: &Table,
+    (s3, bucket): &(S3Client, String),
+) -> Result<bool, ResolverError> {
+    let Some(version) = get(s3, bucket, &current(table)).await? else { return Ok(false) };
+    let version = String::from_utf8_lossy(&version).into_owned();
+    let Some(bytes) = get(s3, bucket, &object(table, &version)).await? else { return Ok(false) };
+    let read = tokio::task::spawn_blocking(move || read_snapshot(&bytes, &std::env::temp_dir()));
+    let (listed, members, arroy) = match read.await.map_err(ResolverError::Died)? {
+        Ok(read) => read,
+        Err(error) => {
+            let dimension = &table.dimension;
+            tracing::warn!(component = "resolve", dimension, error = %error, "the snapshot of the index is made anew");
+            return Ok(false);
+        }
+    };
+    let missing = index.read().await.members.len().saturating_sub(listed.len());
+    if missing as f64 > STALE_SHARE * listed.len() as f64 {
+        return Ok(false);
+    }
+    *index.write().await = Index::by_trees(&listed, members, arroy);
+    Ok(true)
+}
+
+async fn make(
+    index: &RwLock<Index>,
+    table: &Table,
+    warehouse: &Pool,
+    place: Option<&(S3Client, String)>,
+) -> Result<(), ResolverError> {
+    let listed = table.members_after(warehouse, 0).await?;
+    let is_kept = place.is_some();
+    let build = move || {
+        let members = Members::new(listed.iter().map(|member| (member.key, member.name.as_str())));
+        let arroy = ArroyIndex::build(&members, Path::new(&std::env::temp_dir()))?;
+        let snapshot = is_kept.then(|| write_snapshot(&listed, &members, &arroy)).transpose()?;
+        Ok::<_, ResolverError>((Index::by_trees(&listed, members, arroy), snapshot))
+    };
+    let (made, snapshot) = tokio::task::spawn_blocking(build).await.map_err(ResolverError::Died)??;
+    if let (Some((s3, bucket)), Some(snapshot)) = (place, snapshot) {
+        let version = made.version.clone();
+        s3.put(bucket, &object(table, &version), Bytes::from(snapshot), None, false)
+            .await
+            .map_err(ResolverError::Snapshot)?;
+        s3.put(bucket, &current(table), Bytes::from(version), None, false).await.map_err(ResolverError::Snapshot)?;
+    }
+    *index.write().await = made;
+    Ok(())
+}
+
+async fn get(s3: &S3Client, bucket: &str, key: &str) -> Result<Option<Bytes>, ResolverError> {
+    match s3.open(bucket, key, Pin::default()).await {
+        Ok(object) => Ok(Some(object.read_all().await.map_err(ResolverError::Snapshot)?)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(ResolverError::Snapshot(error)),
+    }
+}
+
+/// The object that names the newest snapshot.
+fn current(table: &Table) -> String {
+    format!("_resolve/{}/current", table.dimension)
+}
+
+fn object(table: &Table, version: &str) -> String {
+    format!("_resolve/{}/{version}.index", table.dimension)
+}
