@@ -98,13 +98,15 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
     check_format::headers(&connector, raw, report);
     check_format::paths(&connector, raw, report);
     check_format::evolution(&connector, report);
-    let dataset = match &raw.transform {
-        None => None,
-        Some(transform) => match check_query::dataset(raw, transform, &connector, report) {
-            Some(dataset) => Some(dataset),
+    let (sql, dataset) = match &raw.transform {
+        None => (None, None),
+        Some(transform) => {
+            let sql = check_query::Sql::read(transform, report);
+            let dataset = sql.as_ref().and_then(|sql| check_query::dataset(raw, sql, &connector, report));
             // nothing can be told of what is about its columns
-            None => return connector,
-        },
+            let (Some(sql), Some(dataset)) = (sql, dataset) else { return connector };
+            (Some(sql.text), Some(dataset))
+        }
     };
     let made = dataset.as_ref().map(|dataset| Columns::of_fields(&dataset.fields));
     let staged = made.as_ref().unwrap_or(&columns);
@@ -117,11 +119,10 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
     };
     connector.expectations = check_expectations::expectations(&raw.expectations, &stages, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
-    let sql = raw.transform.as_ref().map(|transform| transform.sql.as_str());
-    connector.revision = revision::of_connector(&connector, sql);
+    connector.revision = revision::of_connector(&connector, sql.as_deref());
     if let (Some(dataset), Some(sql)) = (dataset, sql) {
         let dataset = check_query::complete(dataset, &connector);
-        connector.transform = Some(Arc::new(SqlTransform { sql: sql.to_owned(), dataset: Arc::new(dataset) }));
+        connector.transform = Some(Arc::new(SqlTransform { sql, dataset: Arc::new(dataset) }));
     }
     connector
 }

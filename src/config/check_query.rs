@@ -1,10 +1,12 @@
 //! `transform` of a raw connector → the dataset that its SQL makes.
 
+use std::path::PathBuf;
+
 use super::check_columns::{Columns, check_name};
 use super::check_connector::Report;
-use super::error::ConfigError;
+use super::error::{ConfigError, Place};
 use super::expression::place_inside;
-use super::query::{QueryError, output_fields, plan_query};
+use super::query::{Output, QueryError, output_of, plan_query};
 use super::raw_connector::{RawConnector, RawTransform};
 use super::yaml::Step::{Index, Key};
 use super::{CleanStep, Connector, Evolution, NewField, TypeChange, revision};
@@ -14,7 +16,7 @@ const AT: [super::yaml::Step<'static>; 2] = [Key("transform"), Key("sql")];
 /// The connector with the columns of its SQL, before the rest of it is checked; `None` where they cannot be told.
 pub(super) fn dataset(
     raw: &RawConnector,
-    transform: &RawTransform,
+    sql: &Sql,
     connector: &Connector,
     report: &mut Report<'_>,
 ) -> Option<Connector> {
@@ -25,10 +27,11 @@ pub(super) fn dataset(
     }
     let key = raw.warehouse.iter().flat_map(|warehouse| &warehouse.key);
     let not_null: Vec<&str> = key.chain([&raw.staging.time]).map(String::as_str).collect();
-    let fields = match plan_query(connector, &transform.sql).and_then(|plan| output_fields(&plan, &not_null)) {
-        Ok(fields) => fields,
+    let planned = plan_query(connector, &sql.text);
+    let Output { fields, rescues } = match planned.and_then(|plan| output_of(connector, &plan, &not_null)) {
+        Ok(output) => output,
         Err(error) => {
-            tell(error, report);
+            sql.tell(error, report);
             return None;
         }
     };
@@ -47,7 +50,9 @@ pub(super) fn dataset(
             report.add(&[Key("clean"), Index(index)], format!("the SQL makes no column `{column}`"), help);
         }
     }
-    let mut dataset = Connector { fields, evolution: Evolution::default(), ..connector.clone() };
+    let new_field = if rescues { NewField::Rescue } else { NewField::default() };
+    let evolution = Evolution { new_field, ..Evolution::default() };
+    let mut dataset = Connector { fields, evolution, ..connector.clone() };
     dataset.clean.retain(|step| matches!(step, CleanStep::Dedupe(_)));
     dataset.schema_revision = revision::of_schema(&dataset);
     Some(dataset)
@@ -64,8 +69,42 @@ pub(super) fn complete(dataset: Connector, connector: &Connector) -> Connector {
     }
 }
 
-fn tell(error: QueryError, report: &mut Report<'_>) {
-    let QueryError { line, column, message, help } = error;
-    let place = place_inside(report.root.find(&AT), line, column).place(report.file);
-    report.problems.push(ConfigError::Invalid { place, message, help });
+/// The text of a transform.
+pub(super) struct Sql {
+    pub(super) text: String,
+    /// The file that it stands in, where that is not the connector's.
+    file: Option<PathBuf>,
+}
+
+impl Sql {
+    /// What stands in the connector, or in the file beside it that it names; `None` where that cannot be read.
+    pub(super) fn read(transform: &RawTransform, report: &mut Report<'_>) -> Option<Self> {
+        let name = transform.sql.trim();
+        if !name.ends_with(".sql") || name.contains(char::is_whitespace) {
+            return Some(Self { text: transform.sql.clone(), file: None });
+        }
+        if name.contains(['/', '\\']) {
+            let help = "it lies beside the connector: give its name alone".to_owned();
+            report.add(&AT, format!("`{name}` is no name of a file"), help);
+            return None;
+        }
+        let path = report.file.with_file_name(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Self { text, file: Some(path) }),
+            Err(error) => {
+                let help = "a file beside the connector, or the SQL itself".to_owned();
+                report.add(&AT, format!("`{name}` cannot be read: {error}"), help);
+                None
+            }
+        }
+    }
+
+    fn tell(&self, error: QueryError, report: &mut Report<'_>) {
+        let QueryError { line, column, message, help } = error;
+        let place = match &self.file {
+            None => place_inside(report.root.find(&AT), line, column).place(report.file),
+            Some(path) => Place::File { path: path.clone(), line: line.max(1) as u32, column: column.max(1) as u32 },
+        };
+        report.problems.push(ConfigError::Invalid { place, message, help });
+    }
 }

@@ -347,9 +347,42 @@ fn sql_that_cannot_keep_its_promises_is_refused_at_its_place() {
         ),
         ("amount * 2", "(SELECT max(amount) FROM input)", "a subquery that reads `input` again"),
         ("occurred_at, ", "", "there is no column `occurred_at`"),
+        ("amount * 2 AS twice", "amount * 2 AS _twice", "names that begin with an underscore"),
     ] {
         let sql = SQL.replacen(from, to, 1);
         let told = problems(&[("a.yaml", &(SOUND.replace("amount > 0", "twice > 0") + &sql))]);
         assert!(told.contains(expected), "{expected}: {told}");
     }
+}
+
+#[test]
+fn sql_may_stand_in_a_file_beside_the_connector_and_its_problems_are_told_there() {
+    let yaml = SOUND.replace("amount > 0", "twice > 0") + "\ntransform: {sql: a.sql}\n";
+    let text = "SELECT order_id, user_id, amount * 2 AS twice,\n  occurred_at, updated_at\nFROM input";
+    let load = |sql: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), &yaml).unwrap();
+        std::fs::write(folder.path().join("a.sql"), sql).unwrap();
+        load_connectors(folder.path()).map_err(|problems| problems.to_string())
+    };
+    let here = sound(&(SOUND.replace("amount > 0", "twice > 0") + &format!("\ntransform: {{sql: {text:?}}}\n")));
+    assert_eq!(load(text).unwrap().all[0].revision, here.revision, "the text decides, wherever it stands");
+    let told = load(&text.replace("occurred_at", "occured_at")).unwrap_err();
+    assert!(told.contains("a.sql:2:3") && told.contains("there is no column `occured_at`"), "{told}");
+    for (name, expected) in [("b.sql", "`b.sql` cannot be read"), ("../a.sql", "is no name of a file")] {
+        let told = problems(&[("a.yaml", &yaml.replace("a.sql", name))]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn what_is_rescued_stays_where_the_sql_hands_it_on() {
+    let rescuing = SOUND.replace("amount > 0", "amount IS NULL") + "\nevolution: {new_field: rescue}\n";
+    let all = sound(&(rescuing.clone() + "\ntransform: {sql: \"SELECT * FROM input\"}\n"));
+    assert_eq!(all.dataset().decoded_schema().fields(), all.decoded_schema().fields());
+    let without = "\ntransform: {sql: \"SELECT order_id, user_id, amount, occurred_at, updated_at FROM input\"}\n";
+    assert!(!sound(&(rescuing.clone() + without)).dataset().rescues());
+    let other = without.replace("amount,", "amount, 5 AS _rescued,");
+    let told = problems(&[("a.yaml", &(rescuing + &other))]);
+    assert!(told.contains("the SQL makes something else of `_rescued`"), "{told}");
 }

@@ -30,7 +30,7 @@ use futures::executor::block_on;
 
 use super::error::did_you_mean;
 use super::expression::{cleaned, parse_query};
-use super::{Connector, Field, FieldType, ROW_COLUMN};
+use super::{Connector, Field, FieldType, RESCUED_COLUMN, ROW_COLUMN};
 
 /// What SQL calls the connector's rows.
 const INPUT_TABLE: &str = "input";
@@ -146,10 +146,24 @@ pub fn plan_query(connector: &Connector, sql: &str) -> Result<QueryPlan, QueryEr
     Ok(QueryPlan { physical, config, input_schema })
 }
 
+/// What a plan makes rows of.
+pub(super) struct Output {
+    pub(super) fields: Vec<Field>,
+    /// Whether `_rescued` is handed on behind them.
+    pub(super) rescues: bool,
+}
+
 /// The columns of the rows that a plan makes. A column in `not_null` is required: rows without it are dead letters.
-pub(super) fn output_fields(plan: &QueryPlan, not_null: &[&str]) -> Result<Vec<Field>, QueryError> {
+pub(super) fn output_of(connector: &Connector, plan: &QueryPlan, not_null: &[&str]) -> Result<Output, QueryError> {
     let schema = plan.physical.schema();
-    let made = schema.fields().iter().filter(|field| field.name() != PLACE_COLUMN).map(|field| {
+    let is_rescued = |field: &ArrowField| connector.rescues() && field.name() == RESCUED_COLUMN;
+    let rescued = schema.fields().iter().find(|field| is_rescued(field));
+    if rescued.is_some_and(|field| field_type(field) != Some(FieldType::Utf8)) {
+        let help = "hand it on as it is, or give what you make of it another name";
+        return Err(QueryError::whole(format!("the SQL makes something else of `{RESCUED_COLUMN}`"), help));
+    }
+    let own = schema.fields().iter().filter(|field| field.name() != PLACE_COLUMN && !is_rescued(field));
+    let made = own.map(|field| {
         let name = field.name();
         let data_type = field_type(field).ok_or_else(|| {
             let help = "cast it to text, a number, a decimal, a boolean or a timestamp, or leave it out";
@@ -161,7 +175,7 @@ pub(super) fn output_fields(plan: &QueryPlan, not_null: &[&str]) -> Result<Vec<F
         let required = !field.is_nullable() || not_null.contains(&name.as_str());
         Ok(Field { name: name.clone(), data_type, required, formats: Vec::new(), header: None, path: None })
     });
-    made.collect()
+    Ok(Output { fields: made.collect::<Result<_, _>>()?, rescues: rescued.is_some() })
 }
 
 fn field_type(field: &ArrowField) -> Option<FieldType> {

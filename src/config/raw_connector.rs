@@ -44,6 +44,7 @@ pub(super) struct RawConnector {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTransform {
     /// A query over table `input`, the cleaned rows, that makes at most one row of each: `SELECT … FROM input WHERE …`.
+    /// Or the name of a file beside the connector that holds it: `orders.sql`.
     pub(super) sql: String,
 }
 

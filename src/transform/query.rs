@@ -22,7 +22,7 @@ use futures::executor::block_on;
 
 use super::sieve::Sieve;
 use super::{TransformError, Transformed};
-use crate::config::{Connector, InputRows, PLACE_COLUMN, QueryPlan, SqlTransform, plan_query};
+use crate::config::{Connector, InputRows, PLACE_COLUMN, QueryPlan, ROW_COLUMN, SqlTransform, plan_query};
 use crate::types::RejectReason;
 
 #[derive(Debug)]
@@ -118,8 +118,9 @@ impl Query {
         }
         let mut fields = Vec::with_capacity(self.schema.fields().len() - 1);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
-        let others = (0..made.num_columns()).filter(|index| *index != place_index);
-        for (field, index) in self.schema.fields().iter().zip(others) {
+        for field in self.schema.fields().iter().filter(|field| field.name() != ROW_COLUMN) {
+            // `_rescued` is the last, wherever the SQL has it
+            let index = schema.index_of(field.name())?;
             let strict = CastOptions { safe: false, ..CastOptions::default() };
             let column = cast_with_options(made.column(index), field.data_type(), &strict)?;
             if !field.is_nullable() && column.null_count() > 0 {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::tests::{connector, decoded, field, written};
 use super::super::{TransformPlan, Transformed, apply};
-use crate::config::{Connector, FieldType, SqlTransform};
+use crate::config::{Connector, FieldType, NewField, SqlTransform};
 use crate::types::RejectReason;
 
 /// The connector with SQL that makes `fields`.
@@ -77,6 +77,17 @@ fn a_join_that_makes_two_rows_of_one_rejects_that_one() {
     let made = run(&connector, &[&[r#"{"id":"b"}"#, r#"{"id":"a"}"#, r#"{"id":"c"}"#]]);
     assert_eq!(written(&made.batches), [r#"{"id":"a","name":"x","_row":1}"#]);
     assert_eq!((made.filtered, made.rejects.len(), made.rejects[0].row), (1, 1, 0));
+}
+
+#[test]
+fn what_is_rescued_comes_last_wherever_the_sql_has_it() {
+    let mut whole = Connector::clone(&connector(Vec::new(), &[]));
+    whole.evolution.new_field = NewField::Rescue;
+    let dataset = Connector { fields: vec![field("id", FieldType::Utf8)], ..whole.clone() };
+    let sql = "SELECT _rescued, id FROM input".to_owned();
+    whole.transform = Some(Arc::new(SqlTransform { sql, dataset: Arc::new(dataset) }));
+    let made = run(&Arc::new(whole), &[&[r#"{"id":"a","_rescued":"{\"new\":7}"}"#]]);
+    assert_eq!(written(&made.batches), [r#"{"id":"a","_rescued":"{\"new\":7}","_row":0}"#]);
 }
 
 proptest! {

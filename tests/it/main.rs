@@ -30,5 +30,6 @@ mod replay;
 mod resolve;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
+mod transform;
 mod validate;
 mod versions;
