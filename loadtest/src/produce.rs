@@ -19,7 +19,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use crate::Endpoints;
 use crate::announce::{self, AnnouncedObject, Envelope};
 use crate::formats::FileFormat;
-use crate::generate::{Compression, Dataset, Generator, Mix};
+use crate::generate::{Compression, Dataset, Fate, Generator, Mix};
 use crate::ledger::{self, Entry};
 
 /// Where rows go.
@@ -55,6 +55,8 @@ pub struct ProducePlan {
     pub concurrency: usize,
     /// Keys with spaces, `+`, `%` and umlauts.
     pub awkward_keys: bool,
+    /// Connectors whose SQL fails on rows that an expectation refuses otherwise: their dead letters say so.
+    pub sql_of: Vec<Dataset>,
     /// Announces every object a second time.
     pub announce_twice: bool,
     /// How long the store has to announce what was put.
@@ -90,6 +92,7 @@ impl Default for ProducePlan {
             target: Target::S3 { announced_on: "raw-notifications".into() },
             concurrency: 8,
             awkward_keys: false,
+            sql_of: Vec::new(),
             announce_twice: false,
             announce_wait: Duration::from_secs(10),
             base_time: Utc::now(),
@@ -260,7 +263,10 @@ fn object(
 ) -> Result<Piece> {
     let format = plan.formats[index / plan.datasets.len() % plan.formats.len()];
     let packed = plan.compressions[index % plan.compressions.len()];
-    let (body, rows) = generator.object(dataset, format, packed, count)?;
+    let (body, mut rows) = generator.object(dataset, format, packed, count)?;
+    if plan.sql_of.contains(&dataset) {
+        rows.iter_mut().for_each(Fate::refused_by_sql);
+    }
     // Parquet has compressed its pages
     let compression = if format == FileFormat::Parquet { Compression::None } else { packed };
     let awkward = ["plain", "with space", "plus+plus", "per%cent", "umläut ß", "a=b&c"];

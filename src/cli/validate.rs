@@ -80,7 +80,7 @@ fn print_table(connectors: &Connectors, topics: &[TopicSpec], out: &mut dyn Writ
         table.add_row([
             connector.name.clone(),
             source(connector),
-            connector.fields.len().to_string(),
+            connector.dataset().fields.len().to_string(),
             connector.staging.dataset.clone(),
             target(connector).unwrap_or("-").to_owned(),
             connector.revision.clone(),
@@ -106,11 +106,11 @@ fn print_json(
             json!({
                 "name": connector.name,
                 "source": source(connector),
-                "columns": connector.fields.iter().map(|field| field.name.as_str()).collect::<Value>(),
+                "columns": connector.dataset().fields.iter().map(|field| field.name.as_str()).collect::<Value>(),
                 "dataset": connector.staging.dataset,
                 "target": target(connector),
                 "revision": connector.revision,
-                "schema_revision": connector.schema_revision,
+                "schema_revision": connector.dataset().schema_revision,
             })
         })
         .collect();

@@ -58,6 +58,11 @@ impl Columns {
         columns
     }
 
+    /// Those that SQL makes.
+    pub(super) fn of_fields(fields: &[Field]) -> Self {
+        Self { fields: fields.to_vec(), untyped: Vec::new() }
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
@@ -213,7 +218,7 @@ impl Columns {
     }
 }
 
-fn check_name(name: &str, at: &[Step<'_>], report: &mut Report<'_>) {
+pub(super) fn check_name(name: &str, at: &[Step<'_>], report: &mut Report<'_>) {
     let reason = if name.starts_with('_') {
         "names that begin with an underscore belong to the lineage columns".to_owned()
     } else if PATH_LEVELS.contains(&name) {

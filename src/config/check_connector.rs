@@ -1,10 +1,12 @@
 //! Raw connector → [`Connector`]: names resolved, types known, every rule that a shape cannot state.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::check_clean;
 use super::check_columns::Columns;
 use super::check_expectations;
+use super::check_query;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
@@ -16,7 +18,7 @@ use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
 use super::{
     Breaker, Connector, DimensionLink, Evolution, FieldType, KeyEncoding, NameLink, NewField, PartitionBy, Source,
-    SourceKind, Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
+    SourceKind, SqlTransform, Staging, TypeChange, Warehouse, WarehouseTable, check_format, revision,
 };
 use crate::types::Overwrite;
 
@@ -78,17 +80,50 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         clean: check_clean::clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
         breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
-        staging: staging(raw, &columns, report),
-        warehouse: raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, &columns, report)),
+        transform: None,
+        // once it is known which columns it has
+        staging: Staging {
+            dataset: raw.name.clone(),
+            type_name: raw.staging.type_name.clone(),
+            time: raw.staging.time.clone(),
+            by: Vec::new(),
+            file_size_bytes_target: FILE_SIZE_BYTES_TARGET_DEFAULT,
+            sort_by: Vec::new(),
+            bloom_filter: Vec::new(),
+            page_index: true,
+        },
+        warehouse: None,
         fields: columns.fields.clone(),
     };
     check_format::headers(&connector, raw, report);
     check_format::paths(&connector, raw, report);
     check_format::evolution(&connector, report);
-    connector.expectations =
-        check_expectations::expectations(&raw.expectations, &connector, &columns, expressions, report);
+    let (sql, dataset) = match &raw.transform {
+        None => (None, None),
+        Some(transform) => {
+            let sql = check_query::Sql::read(transform, report);
+            let dataset = sql.as_ref().and_then(|sql| check_query::dataset(raw, sql, &connector, report));
+            // nothing can be told of what is about its columns
+            let (Some(sql), Some(dataset)) = (sql, dataset) else { return connector };
+            (Some(sql.text), Some(dataset))
+        }
+    };
+    let made = dataset.as_ref().map(|dataset| Columns::of_fields(&dataset.fields));
+    let staged = made.as_ref().unwrap_or(&columns);
+    connector.staging = staging(raw, staged, report);
+    connector.warehouse =
+        raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, staged, report));
+    let stages = check_expectations::Stages {
+        decoded: (&connector, &columns),
+        transformed: (dataset.as_ref().unwrap_or(&connector), staged),
+    };
+    connector.expectations = check_expectations::expectations(&raw.expectations, &stages, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
-    connector.revision = revision::of_connector(&connector);
+    connector.revision = revision::of_connector(&connector, sql.as_deref());
+    if let (Some(dataset), Some(sql)) = (dataset, sql) {
+        let dataset = check_query::complete(dataset, &connector);
+        connector.transform = Some(Arc::new(SqlTransform { sql, dataset: Arc::new(dataset) }));
+    }
     connector
 }
 

@@ -12,10 +12,15 @@ use super::{Check, CheckStage, Connector, Expectation, OnFail};
 /// Keys of which an expectation has one.
 const CHECKS: &str = "`expr`, `null_share`, `row_count`, `unique` or `freshness`";
 
+/// What rows look like at the stages: as they are decoded, and as they are staged.
+pub(super) struct Stages<'a> {
+    pub(super) decoded: (&'a Connector, &'a Columns),
+    pub(super) transformed: (&'a Connector, &'a Columns),
+}
+
 pub(super) fn expectations(
     raw: &[RawExpectation],
-    connector: &Connector,
-    columns: &Columns,
+    stages: &Stages<'_>,
     expressions: &Expressions,
     report: &mut Report<'_>,
 ) -> Vec<Expectation> {
@@ -30,6 +35,10 @@ pub(super) fn expectations(
             let help = "dead letters name the expectation that failed: give each its own name".to_owned();
             report.add(&at, format!("there are two expectations `{}`", expectation.name), help);
         }
+        let (connector, columns) = match expectation.stage {
+            Some(RawCheckStage::AfterDecode) => stages.decoded,
+            _ => stages.transformed,
+        };
         let mut check = ExpectationCheck { index, columns, report };
         checked.extend(check.expectation(expectation, connector, expressions));
     }

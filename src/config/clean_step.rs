@@ -200,7 +200,13 @@ impl Connectors {
                     *key = HashKey::named(&key.name).with_secret(secret.clone());
                 }
             }
-            connector.revision = revision::of_connector(connector);
+            let sql = connector.transform.as_ref().map(|transform| transform.sql.as_str());
+            let revision = revision::of_connector(connector, sql);
+            if let Some(transform) = &mut connector.transform {
+                let transform = Arc::make_mut(transform);
+                Arc::make_mut(&mut transform.dataset).revision.clone_from(&revision);
+            }
+            connector.revision = revision;
         }
         self
     }

@@ -21,13 +21,29 @@ pub struct Connector {
     /// In the order in which they run.
     pub clean: Vec<CleanStep>,
     pub expectations: Vec<Expectation>,
+    /// What SQL makes of its cleaned rows; `None`: they go on as they are.
+    pub transform: Option<Arc<SqlTransform>>,
     /// `None`: its share of dead letters does not stop it.
     pub breaker: Option<Breaker>,
     pub staging: Staging,
     pub warehouse: Option<Warehouse>,
 }
 
+/// SQL between the clean steps and the expectations behind them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SqlTransform {
+    pub sql: String,
+    /// What is staged and loaded: the connector with the columns of the SQL. Of its clean steps `dedupe` is left, it has
+    /// no transform of its own, and the revision of the whole.
+    pub dataset: Arc<Connector>,
+}
+
 impl Connector {
+    /// How its rows are deduped, staged and loaded: what SQL makes of it, or the connector itself.
+    pub fn dataset(self: &Arc<Self>) -> &Arc<Self> {
+        self.transform.as_ref().map_or(self, |transform| &transform.dataset)
+    }
+
     /// JSON lines below `s3://raw/<name>/`, staged by the day of the column `time`; all else as YAML has it where it says
     /// nothing. Not validated, and without revisions of its own: for tests.
     pub fn of_objects(name: &str, fields: Vec<Field>, time: &str) -> Self {
@@ -46,6 +62,7 @@ impl Connector {
             evolution: Evolution::default(),
             clean: Vec::new(),
             expectations: Vec::new(),
+            transform: None,
             breaker: None,
             staging: Staging {
                 dataset: name.to_owned(),

@@ -315,3 +315,74 @@ fn what_files_have_besides_rows_is_part_of_the_meaning_and_its_misuse_is_told() 
 fn a_connector_without_later_options_keeps_its_revision() {
     assert_eq!(sound(SOUND).revision, "23fd26c449d4ce29");
 }
+
+const SQL: &str =
+    "\ntransform: {sql: \"SELECT order_id, user_id, amount * 2 AS twice, occurred_at, updated_at FROM input\"}\n";
+
+#[test]
+fn sql_gives_the_dataset_its_columns_and_is_part_of_the_revision() {
+    let connector = sound(&(SOUND.replace("amount > 0", "twice > 0") + SQL));
+    let dataset = connector.dataset();
+    let names: Vec<&str> = dataset.fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["order_id", "user_id", "twice", "occurred_at", "updated_at"]);
+    assert!(dataset.field("order_id").unwrap().required);
+    assert_eq!((&dataset.name, &dataset.revision), (&connector.name, &connector.revision));
+    assert_ne!(dataset.schema_revision, connector.schema_revision);
+    let other = sound(&(SOUND.replace("amount > 0", "twice > 0") + &SQL.replace("* 2", "* 3")));
+    assert_ne!(other.revision, connector.revision);
+}
+
+#[test]
+fn sql_that_cannot_keep_its_promises_is_refused_at_its_place() {
+    for (from, to, expected) in [
+        ("twice, occ", "twice, occ, occ", "there is no column `occ`"),
+        ("SELECT order_id", "SELEC order_id", "this is no SQL"),
+        ("amount * 2", "now()", "`now()` gives another value tomorrow"),
+        ("FROM input", "FROM input LIMIT 3", "the SQL holds LIMIT"),
+        ("SELECT order_id", "SELECT DISTINCT order_id", "the SQL holds DISTINCT"),
+        (
+            "FROM input",
+            "FROM input JOIN (SELECT order_id AS o FROM input) other ON order_id = o",
+            "a join of `input` with itself",
+        ),
+        ("amount * 2", "(SELECT max(amount) FROM input)", "a subquery that reads `input` again"),
+        ("occurred_at, ", "", "there is no column `occurred_at`"),
+        ("amount * 2 AS twice", "amount * 2 AS _twice", "names that begin with an underscore"),
+    ] {
+        let sql = SQL.replacen(from, to, 1);
+        let told = problems(&[("a.yaml", &(SOUND.replace("amount > 0", "twice > 0") + &sql))]);
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+#[test]
+fn sql_may_stand_in_a_file_beside_the_connector_and_its_problems_are_told_there() {
+    let yaml = SOUND.replace("amount > 0", "twice > 0") + "\ntransform: {sql: a.sql}\n";
+    let text = "SELECT order_id, user_id, amount * 2 AS twice,\n  occurred_at, updated_at\nFROM input";
+    let load = |sql: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), &yaml).unwrap();
+        std::fs::write(folder.path().join("a.sql"), sql).unwrap();
+        load_connectors(folder.path()).map_err(|problems| problems.to_string())
+    };
+    let here = sound(&(SOUND.replace("amount > 0", "twice > 0") + &format!("\ntransform: {{sql: {text:?}}}\n")));
+    assert_eq!(load(text).unwrap().all[0].revision, here.revision, "the text decides, wherever it stands");
+    let told = load(&text.replace("occurred_at", "occured_at")).unwrap_err();
+    assert!(told.contains("a.sql:2:3") && told.contains("there is no column `occured_at`"), "{told}");
+    for (name, expected) in [("b.sql", "`b.sql` cannot be read"), ("../a.sql", "is no name of a file")] {
+        let told = problems(&[("a.yaml", &yaml.replace("a.sql", name))]);
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn what_is_rescued_stays_where_the_sql_hands_it_on() {
+    let rescuing = SOUND.replace("amount > 0", "amount IS NULL") + "\nevolution: {new_field: rescue}\n";
+    let all = sound(&(rescuing.clone() + "\ntransform: {sql: \"SELECT * FROM input\"}\n"));
+    assert_eq!(all.dataset().decoded_schema().fields(), all.decoded_schema().fields());
+    let without = "\ntransform: {sql: \"SELECT order_id, user_id, amount, occurred_at, updated_at FROM input\"}\n";
+    assert!(!sound(&(rescuing.clone() + without)).dataset().rescues());
+    let other = without.replace("amount,", "amount, 5 AS _rescued,");
+    let told = problems(&[("a.yaml", &(rescuing + &other))]);
+    assert!(told.contains("the SQL makes something else of `_rescued`"), "{told}");
+}

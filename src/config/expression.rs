@@ -111,6 +111,18 @@ fn parse(sql: &str) -> Result<SqlExpr, (u64, u64, String)> {
     Err((rest.span.start.line, rest.span.start.column, message))
 }
 
+/// That it is one query, in this dialect; line, column and message where it is not.
+pub(super) fn parse_query(sql: &str) -> Result<(), (u64, u64, String)> {
+    let dialect = GenericDialect {};
+    let mut parser = Parser::new(&dialect).try_with_sql(sql).map_err(|error| located(&error))?;
+    parser.parse_query().map_err(|error| located(&error))?;
+    let rest = parser.peek_token();
+    if rest.token == Token::EOF {
+        return Ok(());
+    }
+    Err((rest.span.start.line, rest.span.start.column, format!("it should end before `{}`", rest.token)))
+}
+
 /// Cuts ` at Line: 1, Column: 8` off a parser's message.
 fn located(error: &ParserError) -> (u64, u64, String) {
     let text = match error {
@@ -212,7 +224,7 @@ fn depends_on_row_alone(expr: &Expr) -> Result<(), (String, Option<String>)> {
 }
 
 /// The planner's first line without its own wrapping.
-fn cleaned(error: &DataFusionError) -> String {
+pub(super) fn cleaned(error: &DataFusionError) -> String {
     let mut text = error.strip_backtrace();
     while let Some((head, tail)) = text.split_once(": ")
         && (head.ends_with(" error") || head.ends_with(" planning") || head == "type_coercion")
@@ -235,7 +247,7 @@ fn spoken(data_type: &DataType) -> String {
 
 /// Where line and column of the expression stand in the file: exact for plain and quoted scalars on
 /// one line and for literal blocks (`|`), the start of the scalar otherwise.
-fn place_inside(node: &Node, line: u64, column: u64) -> Origin {
+pub(super) fn place_inside(node: &Node, line: u64, column: u64) -> Origin {
     let Origin::File { line: first_line, column: first_column } = node.origin else { return node.origin.clone() };
     let (line, column) = (line.max(1) as u32, column.max(1) as u32);
     let spelling = node.spelling.trim_end();

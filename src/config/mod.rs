@@ -4,7 +4,8 @@
 //! the JSON Schema that editors get as well (`shape`, `json_schema`), the raw types (`raw_*`), and the
 //! validated types that the rest of the program uses ([`Connector`], [`TopicSpec`], [`Settings`]).
 //! Problems are collected, each with file, line, column and what to write instead ([`ConfigError`]).
-//! Connectors are checked to the end: names of columns, types, and the SQL of expectations, planned.
+//! Connectors are checked to the end: names of columns, types, and the SQL of expectations
+//! and of `transform`, planned.
 
 mod arrow_schema;
 mod check_clean;
@@ -12,6 +13,7 @@ mod check_columns;
 mod check_connector;
 mod check_format;
 mod check_expectations;
+mod check_query;
 mod clean_step;
 mod connector;
 mod error;
@@ -27,6 +29,7 @@ mod load_settings;
 #[cfg(test)]
 mod load_texts;
 mod quantity;
+mod query;
 mod raw_clean;
 mod raw_connector;
 mod raw_expectation;
@@ -50,6 +53,7 @@ pub use json_path::{JsonPath, PathStep};
 pub use json_schema::SchemaKind;
 pub use load_connectors::{load_connectors, load_project};
 pub use load_settings::{Need, Override};
+pub use query::{InputRows, PLACE_COLUMN, QueryError, QueryPlan, plan_query};
 pub use settings::*;
 pub use topics::{Payload, TopicSpec, load_topics};
 pub use type_lattice::{DECIMAL_DIGITS_MAX, SeenTypes, see};

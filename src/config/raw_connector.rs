@@ -29,12 +29,23 @@ pub(super) struct RawConnector {
     /// What must be true of every row and of the rows of a micro-batch together, asked in this order at each stage.
     #[serde(default)]
     pub(super) expectations: Vec<RawExpectation>,
+    /// SQL that the cleaned rows go through; left out, they go on as they are.
+    pub(super) transform: Option<RawTransform>,
     /// Stops the connector where too much of what it reads does not fit; left out, it never does.
     pub(super) breaker: Option<RawBreaker>,
     /// How rows are laid out as Parquet files.
     pub(super) staging: RawStaging,
     /// Which table of the warehouse the rows go to; left out, they stay in the lake.
     pub(super) warehouse: Option<RawWarehouse>,
+}
+
+/// `dedupe`, expectations after the transform and before the load, `staging` and `warehouse` are about its columns.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTransform {
+    /// A query over table `input`, the cleaned rows, that makes at most one row of each: `SELECT … FROM input WHERE …`.
+    /// Or the name of a file beside the connector that holds it: `orders.sql`.
+    pub(super) sql: String,
 }
 
 /// Objects that notifications announce (`bucket` given), or messages that are records themselves.

@@ -22,7 +22,8 @@ pub(super) fn of_schema(connector: &Connector) -> String {
     digest(&schema(connector))
 }
 
-pub(super) fn of_connector(connector: &Connector) -> String {
+/// `sql`: of its transform.
+pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
     let mut parts = vec![
         json!(connector.name),
         json!([json!(connector.source.topic), source_kind(&connector.source.kind), format(&connector.source.format)]),
@@ -47,6 +48,7 @@ pub(super) fn of_connector(connector: &Connector) -> String {
     ];
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
+    parts.extend(sql.map(|sql| json!(["sql", sql])));
     let staging = &connector.staging;
     if !staging.sort_by.is_empty() || !staging.bloom_filter.is_empty() || !staging.page_index {
         parts.push(json!(["staging", staging.sort_by, staging.bloom_filter, staging.page_index]));

@@ -221,7 +221,7 @@ pub fn place_of_fault(connector: &Arc<Connector>, reject: &RowReject, limits: &D
     match reject.reason {
         RejectReason::RecordTooLong => usize::try_from(limits.record_bytes_max).ok(),
         RejectReason::InvalidUtf8 => simdutf8::compat::from_utf8(&reject.bytes).err().map(|error| error.valid_up_to()),
-        RejectReason::MissingRequired | RejectReason::ExpectationFailed => None,
+        RejectReason::MissingRequired | RejectReason::ExpectationFailed | RejectReason::SqlFailed => None,
         _ if matches!(connector.source.format, Format::Json | Format::JsonValues | Format::Parquet) => {
             let mut rows = RowDecoder::new(connector, limits.json_depth_max);
             rows.row(reject.row, &reject.bytes).err()?;

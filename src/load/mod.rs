@@ -187,7 +187,8 @@ impl Loader {
         if found != "UTF8" {
             return Err(LoadError::NotUtf8 { found });
         }
-        let wanted = connectors.all.iter().filter_map(|connector| Some((connector, connector.warehouse.as_ref()?)));
+        let wanted = connectors.all.iter().map(Connector::dataset);
+        let wanted = wanted.filter_map(|connector| Some((connector, connector.warehouse.as_ref()?)));
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
         let (mut plans, mut seals) = (HashMap::new(), BTreeMap::new());

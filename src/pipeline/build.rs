@@ -171,7 +171,7 @@ fn is_for_warehouse(context: &TransformContext, file: &FileRecord) -> bool {
 
 /// `None` where it is the declared one.
 fn schema_version(context: &TransformContext, connector: &Connector) -> Option<SchemaVersion> {
-    let declared = context.connectors.by_name(&connector.name)?;
+    let declared = context.connectors.by_name(&connector.name)?.dataset();
     (declared.schema_revision != connector.schema_revision).then(|| SchemaVersion {
         connector: connector.name.clone(),
         declared_revision: declared.schema_revision.clone(),

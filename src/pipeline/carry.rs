@@ -131,7 +131,7 @@ pub(super) async fn carry(
                 })?;
                 // with the columns that data added
                 let connector = context.schemas.current(&connector.name).connector;
-                let rows = wanted.rows(&connector, batch)?;
+                let rows = wanted.rows(connector.dataset(), batch)?;
                 carried.rows.extend(rows.into_iter().map(|rows| (Arc::clone(&connector), rows)));
             } else {
                 for (mut letter, time) in wanted.dead_letters(&file, batch)? {

@@ -89,7 +89,7 @@ impl Checks {
 
     /// Dedupes all rows of a connector and checks what is left.
     pub(super) fn check(&mut self, plan: &TransformPlan, rows: Vec<OriginRows>) -> Result<Checked, TransformError> {
-        let connector = plan.connector();
+        let connector = plan.dataset();
         let mut unread = Tallies::of(connector);
         let tallies = self.read.get_mut(&connector.name).map_or(&mut unread, |(tallies, _)| tallies);
         tallies.observe_all(connector, CheckStage::AfterTransform, &rows)?;

@@ -66,7 +66,9 @@ impl EvolvedSchemas {
     /// What a connector does to rows; it is planned anew where it is neither what was declared nor what is known.
     pub(super) fn plan(&self, connector: &Arc<Connector>) -> Result<Arc<TransformPlan>, TransformError> {
         let known = self.current(&connector.name);
-        if known.connector.schema_revision == connector.schema_revision {
+        // rows of the dataset that SQL makes are read back by its columns
+        let is_dataset = known.plan.dataset().schema_revision == connector.schema_revision;
+        if known.connector.schema_revision == connector.schema_revision || is_dataset {
             return Ok(known.plan);
         }
         TransformPlan::new(connector).map(Arc::new)
@@ -123,8 +125,9 @@ impl EvolvedSchemas {
 pub(super) struct EvolvedRows(Vec<(Arc<Connector>, OriginRows)>);
 
 impl EvolvedRows {
+    /// Rows behind the connector's SQL, where it has any.
     pub(super) fn push(&mut self, connector: &Arc<Connector>, rows: OriginRows) {
-        self.0.push((Arc::clone(connector), rows));
+        self.0.push((Arc::clone(connector.dataset()), rows));
     }
 
     /// All rows by the union of their schemas, which comes with them; `None` where there are no origins.

@@ -18,7 +18,7 @@ use super::resolver::{Resolver, ResolverError};
 use crate::catalog::{self, CatalogError, LeasedBatch};
 use crate::client::postgres;
 use crate::client::s3::S3Client;
-use crate::config::{Connectors, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, SourceKind};
+use crate::config::{Connector, Connectors, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, SourceKind};
 use crate::error::ErrorKind;
 use crate::load::{BatchToLoad, LoadError, LoadOutcome, LoadPart, Loader};
 use crate::telemetry::metrics;
@@ -120,7 +120,11 @@ impl LoadWorker {
         drop(client);
         let mut parts: HashMap<String, LoadPart> = HashMap::new();
         for file in files.into_iter().filter(|file| file.kind == "data") {
-            let Some(connector) = self.connectors.by_name(&file.connector).filter(|found| found.warehouse.is_some())
+            let Some(connector) = self
+                .connectors
+                .by_name(&file.connector)
+                .map(Connector::dataset)
+                .filter(|found| found.warehouse.is_some())
             else {
                 continue;
             };

@@ -39,7 +39,7 @@ impl PreviewError {
     }
 }
 
-/// What a stage left of the rows that were looked at; [`Connector::decoded_schema`].
+/// What a stage left of the rows that were looked at; [`Connector::decoded_schema`], after expectations of the dataset.
 #[derive(Debug, Clone)]
 pub struct PreviewStage {
     pub name: &'static str,
@@ -81,18 +81,20 @@ pub fn preview(
         decode::decode_object(connector, bytes, &limits).map_err(|source| PreviewError::Object { source })?;
     let row_count_all = decoded.row_count;
     let decoded = first_rows(decoded, row_count_max.cast_signed())?;
-    let without_expectations = Arc::new(Connector { expectations: Vec::new(), ..Connector::clone(&connector) });
+    let without_expectations =
+        Arc::new(Connector { expectations: Vec::new(), transform: None, ..Connector::clone(&connector) });
     let cleaned = transform::apply(&TransformPlan::new(&without_expectations)?, decoded.clone())?;
     let in_batches: Vec<RecordBatch> = decoded.batches.iter().map(|batch| batch.rows.clone()).collect();
     let checked = transform::apply(&TransformPlan::new(&connector)?, decoded)?;
     let schema = connector.decoded_schema();
-    let stage = |name, batches: &[RecordBatch]| {
-        Ok::<_, ArrowError>(PreviewStage { name, rows: concat_batches(&schema, batches)? })
+    let made = connector.dataset().decoded_schema();
+    let stage = |name, schema, batches: &[RecordBatch]| {
+        Ok::<_, ArrowError>(PreviewStage { name, rows: concat_batches(schema, batches)? })
     };
     let stages = vec![
-        stage("decoded", &in_batches)?,
-        stage("cleaned", &cleaned.batches)?,
-        stage("after expectations", &checked.batches)?,
+        stage("decoded", &schema, &in_batches)?,
+        stage("cleaned", &schema, &cleaned.batches)?,
+        stage("after expectations", &made, &checked.batches)?,
     ];
     let rejects = checked.rejects.into_iter().map(|reject| {
         let fault_at = decode::place_of_fault(&connector, &reject, &limits);

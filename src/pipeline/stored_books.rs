@@ -99,6 +99,10 @@ fn grown(declared: &Arc<Connector>, schema: &StoredSchema) -> Option<Arc<Connect
     if declared.schema_revision == schema.revision {
         return Some(Arc::clone(declared));
     }
+    // rows that SQL made are written by its columns
+    if declared.dataset().schema_revision == schema.revision {
+        return Some(Arc::clone(declared.dataset()));
+    }
     let grown = declared.evolved(&seen_from_json(&schema.fields));
     (grown.schema_revision == schema.revision).then(|| Arc::new(grown))
 }

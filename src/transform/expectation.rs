@@ -50,16 +50,20 @@ fn refusing_overflow(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr
 }
 
 impl Expectations {
-    pub(super) fn new(connector: &Connector) -> Result<Self, TransformError> {
+    pub(super) fn new(connector: &Arc<Connector>) -> Result<Self, TransformError> {
         if connector.expectations.is_empty() {
             return Ok(Self(Vec::new()));
         }
         let context = SessionContext::new();
         // Row numbers are no column of the connector; being the last, they shift no other.
-        let fields: Vec<_> =
-            connector.decoded_schema().fields().iter().filter(|field| field.name() != ROW_COLUMN).cloned().collect();
-        let schema = DFSchema::try_from(Schema::new(fields));
-        let plan = |sql: &str| {
+        let schema_of = |connector: &Connector| {
+            let schema = connector.decoded_schema();
+            let fields: Vec<_> = schema.fields().iter().filter(|field| field.name() != ROW_COLUMN).cloned().collect();
+            DFSchema::try_from(Schema::new(fields))
+        };
+        let (decoded, transformed) = (schema_of(connector), schema_of(connector.dataset()));
+        let plan = |stage: CheckStage, sql: &str| {
+            let schema = if stage == CheckStage::AfterDecode { &decoded } else { &transformed };
             let schema = schema.as_ref().map_err(|error| DataFusionError::Plan(error.to_string()))?;
             let expr = context.create_physical_expr(context.parse_sql_expr(sql, schema)?, schema)?;
             let expr = refusing_overflow(expr)?;
@@ -74,7 +78,7 @@ impl Expectations {
                 _ => None,
             });
         let planned = of_rows.map(|(index, expectation, sql)| {
-            let expr = plan(sql).map_err(|source| TransformError::Plan {
+            let expr = plan(expectation.stage, sql).map_err(|source| TransformError::Plan {
                 connector: connector.name.clone(),
                 expectation: expectation.name.clone(),
                 source: Box::new(source),

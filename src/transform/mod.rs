@@ -9,8 +9,8 @@
 //! [`dedupe`] compares the rows of one connector with each other.
 //!
 //! # Order
-//! Expectations after decoding; the clean steps as the connector lists them; expectations after the transform (their usual
-//! place); [`dedupe`]; expectations [`before_load`]. At each stage they are asked as the connector lists them. The first
+//! Expectations after decoding; the clean steps as the connector lists them; its SQL; expectations after the transform
+//! (their usual place); [`dedupe`]; expectations [`before_load`]. At each stage they are asked as the connector lists them. The first
 //! expectation with `reject`, `drop` or `fail` that a row fails decides, and nothing behind it sees the row; `warn` only
 //! counts. Expectations on all rows together see those that are left at their stage, and are concluded once for a
 //! micro-batch ([`conclude`]).
@@ -18,6 +18,7 @@
 mod clean;
 mod dedupe;
 mod expectation;
+mod query;
 mod sieve;
 mod tally;
 
@@ -33,7 +34,7 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 
-use crate::config::{CheckStage, Connector};
+use crate::config::{CheckStage, Connector, QueryError};
 use crate::error::ErrorKind;
 use crate::types::{Decoded, Origin, OriginRows, RejectReason, RowReject};
 
@@ -43,12 +44,15 @@ pub use tally::{CheckOutcome, CheckResult, Measures, Tallies, Tally, conclude};
 
 use clean::Cleaning;
 use expectation::{Expectations, Fate};
+use query::Query;
 use sieve::Sieve;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TransformError {
     #[error("could not plan expectation `{expectation}` of connector `{connector}`")]
     Plan { connector: String, expectation: String, source: Box<DataFusionError> },
+    #[error("could not plan the SQL of connector `{connector}`")]
+    Sql { connector: String, source: QueryError },
     #[error("could not read a value for column `{column}` of connector `{connector}`")]
     Value { connector: String, column: String, source: ArrowError },
     #[error("could not read a pattern of connector `{connector}`")]
@@ -71,6 +75,7 @@ impl TransformError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Plan { .. }
+            | Self::Sql { .. }
             | Self::Value { .. }
             | Self::Pattern { .. }
             | Self::NoKey { .. }
@@ -85,6 +90,7 @@ impl TransformError {
 pub struct TransformPlan {
     connector: Arc<Connector>,
     cleaning: Cleaning,
+    query: Option<Query>,
     expectations: Expectations,
 }
 
@@ -95,18 +101,20 @@ impl TransformPlan {
         Ok(Self {
             connector: Arc::clone(connector),
             cleaning: Cleaning::new(connector)?,
+            query: connector.transform.as_ref().map(|sql| Query::new(connector, sql)).transpose()?,
             expectations: Expectations::new(connector)?,
         })
     }
 
-    pub fn connector(&self) -> &Arc<Connector> {
-        &self.connector
+    /// What its rows are deduped, staged and loaded by.
+    pub fn dataset(&self) -> &Arc<Connector> {
+        self.connector.dataset()
     }
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Transformed {
-    /// [`Connector::decoded_schema`]; none without rows.
+    /// [`Connector::decoded_schema`] of the dataset; none without rows.
     pub batches: Vec<RecordBatch>,
     /// Of decoding, cleaning and expectations, in the order of their rows.
     pub rejects: Vec<RowReject>,
@@ -146,6 +154,9 @@ pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, Tran
         let mut sieve = Sieve::new(&batch);
         plan.check(CheckStage::AfterDecode, &mut sieve, &mut transformed).map_err(failed)?;
         plan.cleaning.apply(connector, &mut sieve, &mut transformed.changes, &mut transformed.rejects)?;
+        if let Some(query) = &plan.query {
+            query.apply(&mut sieve, &mut transformed).map_err(failed)?;
+        }
         plan.check(CheckStage::AfterTransform, &mut sieve, &mut transformed).map_err(failed)?;
         let rows = sieve.rows().map_err(failed)?;
         if rows.num_rows() > 0 {
@@ -182,7 +193,7 @@ impl TransformPlan {
             }
             sieve.keep(&stays(&fates))?;
         }
-        transformed.tallies.observe(&self.connector, stage, &sieve.rows()?);
+        transformed.tallies.observe(self.dataset(), stage, &sieve.rows()?);
         Ok(())
     }
 
@@ -251,6 +262,6 @@ pub fn before_load(
             rows.batches = batches;
         }
     }
-    tallies.observe_all(connector, CheckStage::BeforeLoad, &loadable.rows)?;
+    tallies.observe_all(plan.dataset(), CheckStage::BeforeLoad, &loadable.rows)?;
     Ok(loadable)
 }

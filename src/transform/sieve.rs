@@ -1,9 +1,11 @@
 //! The rows of a decoded batch on their way through the stages: fewer from step to step, each with the place that it came
 //! from.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::compute::filter;
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
@@ -11,7 +13,8 @@ use crate::types::{DecodedBatch, RejectReason, RowReject};
 
 pub(super) struct Sieve<'a> {
     batch: &'a DecodedBatch,
-    /// As in the decoded batch, with the rows that are left.
+    schema: SchemaRef,
+    /// As in the decoded batch or as SQL has made them, with the rows that are left.
     pub(super) columns: Vec<ArrayRef>,
     /// Of each row its place in the decoded batch; `None` where all are still there.
     places: Option<Vec<usize>>,
@@ -19,11 +22,11 @@ pub(super) struct Sieve<'a> {
 
 impl<'a> Sieve<'a> {
     pub(super) fn new(batch: &'a DecodedBatch) -> Self {
-        Self { batch, columns: batch.rows.columns().to_vec(), places: None }
+        Self { batch, schema: batch.rows.schema(), columns: batch.rows.columns().to_vec(), places: None }
     }
 
     pub(super) fn rows(&self) -> Result<RecordBatch, ArrowError> {
-        RecordBatch::try_new(self.batch.rows.schema(), self.columns.clone())
+        RecordBatch::try_new(Arc::clone(&self.schema), self.columns.clone())
     }
 
     /// One of the rows that are left, with the bytes that it was decoded from.
@@ -38,6 +41,14 @@ impl<'a> Sieve<'a> {
             detail,
             bytes: batch.row_bytes(place),
         }
+    }
+
+    /// Puts other columns in the place of those that are left: one row for each of the `places` among them.
+    pub(super) fn replace(&mut self, schema: &SchemaRef, columns: Vec<ArrayRef>, places: &[usize]) {
+        let known = self.places.take();
+        self.places = Some(places.iter().map(|place| known.as_ref().map_or(*place, |known| known[*place])).collect());
+        self.schema = Arc::clone(schema);
+        self.columns = columns;
     }
 
     /// Lets go of the rows that do not stay.

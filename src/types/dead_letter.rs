@@ -36,6 +36,8 @@ pub enum RejectReason {
     /// The same field stands twice in one record.
     DuplicateField,
     ExpectationFailed,
+    /// The connector's SQL cannot be evaluated for the row, or gives no value where one must be.
+    SqlFailed,
     /// An object's gzip or zstd stream is broken or ends early.
     CorruptCompression,
     /// An object is larger, or unpacks to more, than the limits allow.
@@ -68,6 +70,7 @@ impl RejectReason {
         Self::UnknownField,
         Self::DuplicateField,
         Self::ExpectationFailed,
+        Self::SqlFailed,
         Self::CorruptCompression,
         Self::ObjectTooLarge,
         Self::ObjectRefused,
@@ -94,6 +97,7 @@ impl RejectReason {
             Self::UnknownField => "unknown_field",
             Self::DuplicateField => "duplicate_field",
             Self::ExpectationFailed => "expectation_failed",
+            Self::SqlFailed => "sql_failed",
             Self::CorruptCompression => "corrupt_compression",
             Self::ObjectTooLarge => "object_too_large",
             Self::ObjectRefused => "object_refused",

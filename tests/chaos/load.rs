@@ -44,6 +44,7 @@ impl<'a> Load<'a> {
             announce_wait: Duration::ZERO,
             announce_twice: run.is_multiple_of(4),
             formats: FileFormat::ALL.to_vec(),
+            sql_of: vec![Dataset::Transactions],
             dirty_share: 0.02,
             late_share: 0.0,
             hours: 1,

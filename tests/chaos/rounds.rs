@@ -57,6 +57,7 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
     faults.shuffle(&mut StdRng::seed_from_u64(seed));
     let world = World::new(PARTITIONS).await;
     world.without_connector("direct-events");
+    world.with_sql();
     world.with_formats();
     let load = Load::new(&world, seed);
     // the second half of the faults falls into a replay of what the first half has left

@@ -76,14 +76,14 @@ async fn put_large(world: &World, key: &str, size_bytes: usize) -> (AnnouncedObj
     (AnnouncedObject { bucket, key: key.to_owned(), etag, size, version_id: None }, next)
 }
 
-async fn put(world: &World, key: &str, body: Vec<u8>) -> AnnouncedObject {
+pub(crate) async fn put(world: &World, key: &str, body: Vec<u8>) -> AnnouncedObject {
     let (client, bucket, size) = (world.target("RAW").client(), world.raw_bucket.clone(), body.len() as u64);
     let put = client.put_object().bucket(&bucket).key(key).body(body.into()).send().await.expect("the store answers");
     let etag = put.e_tag().expect("an object has one").trim_matches('"').to_owned();
     AnnouncedObject { bucket, key: key.to_owned(), etag, size, version_id: None }
 }
 
-async fn announce(world: &World, object: &AnnouncedObject) {
+pub(crate) async fn announce(world: &World, object: &AnnouncedObject) {
     let producer: FutureProducer = world.kafka_config().create().expect("a valid configuration");
     let message = Envelope::AwsS3.wrap(object);
     let record: FutureRecord<'_, [u8], str> = FutureRecord::to(&world.notifications).payload(&message);
@@ -91,21 +91,21 @@ async fn announce(world: &World, object: &AnnouncedObject) {
 }
 
 /// Transform and publish alone.
-fn run(world: &World, own: &[(&str, &str)]) -> Running {
+pub(crate) fn run(world: &World, own: &[(&str, &str)]) -> Running {
     let own: HashMap<String, String> =
         own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     world.run_with(&own, &["--role", "transform", "--role", "publish"])
 }
 
 /// One block is a chunk.
-async fn world_of_small_chunks() -> World {
+pub(crate) async fn world_of_small_chunks() -> World {
     let mut world = World::new(1).await;
     world.env.insert("SLUICE_LIMITS__CHUNK_BYTES".into(), "1MiB".into());
     world
 }
 
 /// Waits until everything announced is committed and published.
-async fn wait_until_published(world: &World, messages: i64) {
+pub(crate) async fn wait_until_published(world: &World, messages: i64) {
     let sql = format!(
         "SELECT (EXISTS (SELECT FROM catalog.source_partition WHERE topic = '{}' AND next_offset >= {messages})
              AND NOT EXISTS (SELECT FROM catalog.file JOIN catalog.micro_batch b USING (micro_batch_id)
@@ -130,7 +130,7 @@ async fn keys(world: &World, prefix: &str) -> Vec<String> {
 }
 
 /// What a listing reader finds below a prefix, a few columns of it.
-async fn read(world: &World, prefix: &str, columns: &[&str]) -> Vec<RecordBatch> {
+pub(crate) async fn read(world: &World, prefix: &str, columns: &[&str]) -> Vec<RecordBatch> {
     let endpoints = world.endpoints();
     let client = endpoints.lake.client();
     let mut batches = Vec::new();

@@ -31,6 +31,7 @@ mod replay;
 mod resolve;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod stack;
+mod transform;
 mod validate;
 mod versions;
 mod views;

@@ -129,6 +129,17 @@ pub enum Fate {
     },
 }
 
+impl Fate {
+    /// Of a row that SQL fails on before an expectation can refuse it.
+    pub(crate) fn refused_by_sql(&mut self) {
+        if let Self::Reject { reason, .. } = self
+            && reason == "expectation_failed"
+        {
+            "sql_failed".clone_into(reason);
+        }
+    }
+}
+
 /// How a row that passes must look in the lake and in the warehouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passing {

@@ -26,6 +26,7 @@ enum Transform {
     DropsRows,
     ChangesKeys,
     MovesRows,
+    ChangesSql,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl Cell {
     async fn new(reset: Reset, transform: Transform, disturbance: Disturbance) -> Self {
         let mut world = World::new(TOPIC_PARTITIONS).await;
         world.without_connector("direct-events");
+        world.with_sql();
         world.with_formats();
         // small micro-batches, so that the middle of a replay is long
         world.env.insert("SLUICE_LIMITS__MICRO_BATCH_OFFSETS_MAX".into(), "4".into());
@@ -66,6 +68,7 @@ impl Cell {
             rows_per_object: 40,
             duplicate_share: 0.2,
             formats: FileFormat::ALL.to_vec(),
+            sql_of: vec![Dataset::Transactions],
             dirty_share: 0.02,
             key_prefix: format!("{}/{seed}", self.world.name),
             datasets: vec![Dataset::Transactions, Dataset::Events, Dataset::Users, Dataset::Products],
@@ -163,6 +166,10 @@ impl Cell {
                 },
             ),
             Transform::MovesRows => text.replace("by: [source, date, hour]", "by: [source, date]"),
+            // other values, and rows that are left out
+            Transform::ChangesSql => text
+                .replace("upper(currency)", "lower(currency)")
+                .replace("<> 'heartbeat'", "NOT IN ('heartbeat', 'view')"),
         };
         self.world.edit_connectors(change);
         self.fresh.edit_connectors(change);
@@ -195,6 +202,8 @@ cells! {
     by_duration_changes_keys_second_reset: ByDuration, ChangesKeys, SecondReset;
     by_duration_moves_rows_crash: ByDuration, MovesRows, Crash;
     forward_then_backward_drops_rows_crash: ForwardThenBackward, DropsRows, Crash;
+    earliest_changes_sql_crash: ToEarliest, ChangesSql, Crash;
+    mid_batch_changes_sql_second_reset: MidBatch, ChangesSql, SecondReset;
     forward_then_backward_same_second_reset: ForwardThenBackward, Same, SecondReset;
 }
 
@@ -207,10 +216,10 @@ const CELLS_AT_ONCE: usize = 4;
 async fn every_cell() {
     use Disturbance::{Crash, SecondReset};
     use Reset::{ByDuration, ForwardThenBackward, MidBatch, OnePartition, ToEarliest};
-    use Transform::{ChangesKeys, DropsRows, MovesRows, Same};
+    use Transform::{ChangesKeys, ChangesSql, DropsRows, MovesRows, Same};
     let mut cells = Vec::new();
     for reset in [ToEarliest, MidBatch, OnePartition, ByDuration, ForwardThenBackward] {
-        for transform in [Same, DropsRows, ChangesKeys, MovesRows] {
+        for transform in [Same, DropsRows, ChangesKeys, MovesRows, ChangesSql] {
             cells.extend([Crash, SecondReset].map(|disturbance| (reset, transform, disturbance)));
         }
     }

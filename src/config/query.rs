@@ -1,0 +1,304 @@
+//! The SQL of a connector's `transform`: planned, held against the rules, its columns known.
+//!
+//! # Rules
+//! - One query over the table `input`: the cleaned rows, `_rescued` among their columns where the connector rescues.
+//! - What depends on the clock or on chance is refused: a replay must make the same rows.
+//! - It makes at most one row of each row, so that each keeps its lineage: projections, filters, joins with constants.
+//!   Groups, DISTINCT, LIMIT, windows, UNION and a second look at the input are refused.
+//!
+//! # Lineage
+//! The plan that is run carries one column more, [`PLACE_COLUMN`], through every projection: which row of the input a row
+//! was made of.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, JoinType, SchemaError};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableSource, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::executor::block_on;
+
+use super::error::did_you_mean;
+use super::expression::{cleaned, parse_query};
+use super::{Connector, Field, FieldType, RESCUED_COLUMN, ROW_COLUMN};
+
+/// What SQL calls the connector's rows.
+const INPUT_TABLE: &str = "input";
+/// Int64, not null: the place of a row among those of the call, from 0. No name that SQL could give a column.
+pub const PLACE_COLUMN: &str = "__sluice_place";
+/// Arrow metadata of input columns that are text to Arrow and more to Sluice. A column handed on as it is keeps it.
+const TYPE_METADATA: &str = "sluice.type";
+
+/// The rows of one run, given as an extension of its session: [`input_schema`].
+#[derive(Debug)]
+pub struct InputRows(pub Vec<RecordBatch>);
+
+/// SQL ready to run, any number of times.
+#[derive(Debug, Clone)]
+pub struct QueryPlan {
+    pub physical: Arc<dyn ExecutionPlan>,
+    /// What it is run by; [`InputRows`] are to be added.
+    pub config: SessionConfig,
+    /// Of [`PLACE_COLUMN`] and the rows it reads.
+    pub input_schema: SchemaRef,
+}
+
+/// Why SQL is refused; line and column count from 1 within it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueryError {
+    pub(super) line: u64,
+    pub(super) column: u64,
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl QueryError {
+    fn whole(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { line: 1, column: 1, message: message.into(), help: Some(help.into()) }
+    }
+
+    fn planning(error: &DataFusionError, columns: &SchemaRef) -> Self {
+        let start = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| span.start);
+        let (line, column) = start.map_or((1, 1), |start| (start.line, start.column));
+        let names = || columns.fields().iter().map(|field| field.name().as_str());
+        let root = error.find_root();
+        let unknown = match root {
+            DataFusionError::SchemaError(problem, _) => match &**problem {
+                SchemaError::FieldNotFound { field, .. } => Some(field.name.as_str()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let (message, help) = match unknown {
+            Some(name) => (format!("there is no column `{name}`"), did_you_mean(name, "columns", names())),
+            None => {
+                let columns = names().collect::<Vec<_>>().join(", ");
+                let message = format!("the SQL cannot work: {}", cleaned(root));
+                (message, format!("table `{INPUT_TABLE}` has the columns {columns}"))
+            }
+        };
+        Self { line, column, message, help: Some(help) }
+    }
+}
+
+/// The connector's rows as SQL sees them.
+fn table_schema(connector: &Connector) -> SchemaRef {
+    let decoded = connector.decoded_schema();
+    let columns = decoded.fields().iter().filter(|field| field.name() != ROW_COLUMN).map(|field| {
+        let special = match connector.field(field.name()).map(|field| field.data_type) {
+            Some(FieldType::Uuid) => "uuid",
+            Some(FieldType::Json) => "json",
+            _ => return ArrowField::clone(field),
+        };
+        ArrowField::clone(field).with_metadata([(TYPE_METADATA.to_owned(), special.to_owned())].into())
+    });
+    Arc::new(Schema::new(columns.collect::<Vec<_>>()))
+}
+
+/// Plans SQL over the connector's rows. CPU work, waits for nothing.
+pub fn plan_query(connector: &Connector, sql: &str) -> Result<QueryPlan, QueryError> {
+    let columns = table_schema(connector);
+    let help = "one query over table `input`, such as `SELECT id, upper(country) AS country FROM input`";
+    parse_query(sql).map_err(|(line, column, message)| QueryError {
+        line,
+        column,
+        message: format!("this is no SQL: {message}"),
+        help: Some(help.to_owned()),
+    })?;
+    let failed = |error: DataFusionError| QueryError::planning(&error, &columns);
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    config.options_mut().sql_parser.collect_spans = true;
+    let session = SessionContext::new_with_config(config.clone());
+    session.register_table(INPUT_TABLE, Arc::new(streamed(&columns).map_err(failed)?)).map_err(failed)?;
+    let state = session.state();
+    // the one table is in memory: nothing is waited for
+    let plan = block_on(state.create_logical_plan(sql)).map_err(failed)?;
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    options.verify_plan(&plan).map_err(failed)?;
+    if let Some(function) = volatile_function(&plan) {
+        let help = "a replay must make the same rows: use columns and constants only";
+        return Err(QueryError::whole(format!("`{function}()` gives another value tomorrow"), help));
+    }
+    if !reads_input(&plan) {
+        return Err(QueryError::whole("the SQL does not read table `input`", help));
+    }
+    if let Some(what) = breaks_lineage(&plan) {
+        let help = "each row must be made of one row of `input`, or dead letters and replays could not name it";
+        return Err(QueryError::whole(format!("the SQL holds {what}"), help));
+    }
+    let mut fields = columns.fields().to_vec();
+    fields.push(Arc::new(ArrowField::new(PLACE_COLUMN, DataType::Int64, false)));
+    let input_schema: SchemaRef = Arc::new(Schema::new(fields));
+    let source = provider_as_source(Arc::new(streamed(&input_schema).map_err(failed)?));
+    let placed = with_place(&plan, &source).map_err(failed)?;
+    let physical = block_on(state.create_physical_plan(&placed)).map_err(failed)?;
+    Ok(QueryPlan { physical, config, input_schema })
+}
+
+/// What a plan makes rows of.
+pub(super) struct Output {
+    pub(super) fields: Vec<Field>,
+    /// Whether `_rescued` is handed on behind them.
+    pub(super) rescues: bool,
+}
+
+/// The columns of the rows that a plan makes. A column in `not_null` is required: rows without it are dead letters.
+pub(super) fn output_of(connector: &Connector, plan: &QueryPlan, not_null: &[&str]) -> Result<Output, QueryError> {
+    let schema = plan.physical.schema();
+    let is_rescued = |field: &ArrowField| connector.rescues() && field.name() == RESCUED_COLUMN;
+    let rescued = schema.fields().iter().find(|field| is_rescued(field));
+    if rescued.is_some_and(|field| field_type(field) != Some(FieldType::Utf8)) {
+        let help = "hand it on as it is, or give what you make of it another name";
+        return Err(QueryError::whole(format!("the SQL makes something else of `{RESCUED_COLUMN}`"), help));
+    }
+    let own = schema.fields().iter().filter(|field| field.name() != PLACE_COLUMN && !is_rescued(field));
+    let made = own.map(|field| {
+        let name = field.name();
+        let data_type = field_type(field).ok_or_else(|| {
+            let help = "cast it to text, a number, a decimal, a boolean or a timestamp, or leave it out";
+            QueryError::whole(
+                format!("column `{name}` of the SQL is {}, which no column holds", field.data_type()),
+                help,
+            )
+        })?;
+        let required = !field.is_nullable() || not_null.contains(&name.as_str());
+        Ok(Field { name: name.clone(), data_type, required, formats: Vec::new(), header: None, path: None })
+    });
+    Ok(Output { fields: made.collect::<Result<_, _>>()?, rescues: rescued.is_some() })
+}
+
+fn field_type(field: &ArrowField) -> Option<FieldType> {
+    match field.metadata().get(TYPE_METADATA).map(String::as_str) {
+        Some("uuid") => return Some(FieldType::Uuid),
+        Some("json") => return Some(FieldType::Json),
+        _ => {}
+    }
+    Some(match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => FieldType::Utf8,
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => FieldType::Int32,
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => FieldType::Int64,
+        DataType::Float32 | DataType::Float64 => FieldType::Float64,
+        DataType::Boolean => FieldType::Boolean,
+        DataType::Decimal128(precision, scale) if *scale >= 0 => {
+            FieldType::Decimal { precision: *precision, scale: *scale }
+        }
+        DataType::Timestamp(..) => FieldType::TimestampMs,
+        _ => return None,
+    })
+}
+
+/// Table [`INPUT_TABLE`]: reads the rows of the run.
+#[derive(Debug)]
+struct InputStream(SchemaRef);
+
+impl PartitionStream for InputStream {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = context.session_config().get_extension::<InputRows>();
+        let batches = rows.map_or_else(Vec::new, |rows| rows.0.clone());
+        let stream = futures::stream::iter(batches.into_iter().map(Ok));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0), stream))
+    }
+}
+
+fn streamed(schema: &SchemaRef) -> Result<StreamingTable, DataFusionError> {
+    StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(InputStream(Arc::clone(schema)))])
+}
+
+/// The same plan with [`PLACE_COLUMN`] among its columns. For plans that keep lineage.
+fn with_place(plan: &LogicalPlan, source: &Arc<dyn TableSource>) -> Result<LogicalPlan, DataFusionError> {
+    match plan {
+        LogicalPlan::TableScan(scan) if scan.table_name.table() == INPUT_TABLE => {
+            LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), None)?.build()
+        }
+        LogicalPlan::Projection(node) => {
+            let input = with_place(&node.input, source)?;
+            let mut exprs = node.expr.clone();
+            exprs.extend(place_column(input.schema()).map(Expr::Column));
+            Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
+        }
+        _ if plan.inputs().is_empty() => Ok(plan.clone()),
+        _ => {
+            let inputs = plan.inputs().into_iter().map(|input| with_place(input, source));
+            plan.with_new_exprs(plan.expressions(), inputs.collect::<Result<_, _>>()?)
+        }
+    }
+}
+
+fn place_column(schema: &DFSchema) -> Option<Column> {
+    schema.columns().into_iter().find(|column| column.name == PLACE_COLUMN)
+}
+
+/// Whether the plan reads the connector's rows, its subqueries included.
+fn reads_input(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::TableScan(scan) if scan.table_name.table() == INPUT_TABLE);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found || walked.is_err()
+}
+
+/// A function that may give another value tomorrow.
+fn volatile_function(plan: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                if let Expr::ScalarFunction(call) = part
+                    && call.func.signature().volatility != Volatility::Immutable
+                {
+                    found = Some(call.func.name().to_owned());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    found.or_else(|| walked.err().map(|_| "a function".to_owned()))
+}
+
+/// Why the rows of a plan cannot keep the lineage of the rows they are made of.
+fn breaks_lineage(plan: &LogicalPlan) -> Option<&'static str> {
+    let mut looks_again = false;
+    let walked = plan.apply_subqueries(|subquery| {
+        looks_again |= reads_input(subquery);
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if looks_again || walked.is_err() {
+        return Some("a subquery that reads `input` again");
+    }
+    match plan {
+        LogicalPlan::TableScan(_) => None,
+        LogicalPlan::Projection(node) => breaks_lineage(&node.input),
+        LogicalPlan::Filter(node) => breaks_lineage(&node.input),
+        LogicalPlan::SubqueryAlias(node) => breaks_lineage(&node.input),
+        LogicalPlan::Sort(node) if node.fetch.is_none() => breaks_lineage(&node.input),
+        LogicalPlan::Join(node) => match (reads_input(&node.left), reads_input(&node.right)) {
+            (true, false) if matches!(node.join_type, JoinType::Inner | JoinType::Left) => breaks_lineage(&node.left),
+            (false, true) if matches!(node.join_type, JoinType::Inner | JoinType::Right) => breaks_lineage(&node.right),
+            (true, true) => Some("a join of `input` with itself"),
+            _ => Some("a join that makes rows without a row of `input`"),
+        },
+        LogicalPlan::Aggregate(_) => Some("GROUP BY or an aggregate function"),
+        LogicalPlan::Distinct(_) => Some("DISTINCT"),
+        LogicalPlan::Limit(_) | LogicalPlan::Sort(_) => Some("LIMIT"),
+        LogicalPlan::Window(_) => Some("a window function"),
+        LogicalPlan::Unnest(_) => Some("UNNEST"),
+        LogicalPlan::Union(_) => Some("UNION"),
+        _ => Some("something that does not keep one row for each row"),
+    }
+}
