@@ -159,6 +159,7 @@ impl Database {
                 ("V0003__masks", include_str!("../../migrations/warehouse/V0003__masks.sql")),
                 ("V0004__resolution", include_str!("../../migrations/warehouse/V0004__resolution.sql")),
                 ("V0005__sealing", include_str!("../../migrations/warehouse/V0005__sealing.sql")),
+                ("V0006__views", include_str!("../../migrations/warehouse/V0006__views.sql")),
             ],
         }
     }
