@@ -60,6 +60,15 @@ fn a_row_that_fails_is_found_and_its_neighbours_pass() {
 }
 
 #[test]
+fn a_row_that_is_left_out_cannot_fail() {
+    let fields = vec![field("id", FieldType::Utf8), field("half", FieldType::Int64)];
+    let connector = with_sql("SELECT id, 100 / quantity AS half FROM input WHERE id <> 'b'", fields);
+    let made = run(&connector, &[&[r#"{"id":"a","quantity":5}"#, r#"{"id":"b","quantity":0}"#]]);
+    assert_eq!(written(&made.batches), [r#"{"id":"a","half":20,"_row":0}"#]);
+    assert_eq!((made.filtered, made.rejects.len()), (1, 0));
+}
+
+#[test]
 fn a_null_where_none_may_be_rejects_its_row_alone() {
     let mut fields = vec![field("id", FieldType::Utf8)];
     fields[0].required = true;
