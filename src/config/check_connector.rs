@@ -11,8 +11,8 @@ use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
 use super::raw_connector::{
-    RawBreaker, RawConnector, RawDimensionLink, RawKeyEncoding, RawNewField, RawOverwrite, RawSize, RawSource,
-    RawStaging, RawTypeChange, RawWarehouse,
+    RawBreaker, RawConnector, RawDimensionLink, RawEvolution, RawKeyEncoding, RawNewField, RawOverwrite, RawSize,
+    RawSource, RawStaging, RawTypeChange, RawWarehouse,
 };
 use super::yaml::Step::{Index, Key};
 use super::yaml::{Node, Step};
@@ -62,21 +62,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         revision: String::new(),
         schema_revision: String::new(),
         source: source(&raw.source, report),
-        evolution: Evolution {
-            new_field: match raw.evolution.new_field {
-                RawNewField::Ignore => NewField::Ignore,
-                RawNewField::Rescue => NewField::Rescue,
-                RawNewField::Reject => NewField::Reject,
-                RawNewField::Evolve => NewField::Evolve,
-            },
-            type_change: match raw.evolution.type_change {
-                RawTypeChange::Reject => TypeChange::Reject,
-                RawTypeChange::Ignore => TypeChange::Ignore,
-                RawTypeChange::Rescue => TypeChange::Rescue,
-                RawTypeChange::Evolve => TypeChange::Evolve,
-            },
-            added_count: 0,
-        },
+        evolution: evolution(&raw.evolution),
         clean: check_clean::clean(&raw.clean, &columns, report),
         expectations: Vec::new(),
         breaker: raw.breaker.as_ref().map(|breaker| self::breaker(breaker, report)),
@@ -125,6 +111,24 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         connector.transform = Some(Arc::new(SqlTransform { sql, dataset: Arc::new(dataset) }));
     }
     connector
+}
+
+fn evolution(raw: &RawEvolution) -> Evolution {
+    Evolution {
+        new_field: match raw.new_field {
+            RawNewField::Ignore => NewField::Ignore,
+            RawNewField::Rescue => NewField::Rescue,
+            RawNewField::Reject => NewField::Reject,
+            RawNewField::Evolve => NewField::Evolve,
+        },
+        type_change: match raw.type_change {
+            RawTypeChange::Reject => TypeChange::Reject,
+            RawTypeChange::Ignore => TypeChange::Ignore,
+            RawTypeChange::Rescue => TypeChange::Rescue,
+            RawTypeChange::Evolve => TypeChange::Evolve,
+        },
+        added_count: 0,
+    }
 }
 
 fn source(raw: &RawSource, report: &mut Report<'_>) -> Source {

@@ -68,11 +68,13 @@ impl Table {
         Ok(rows.iter().map(member).collect())
     }
 
-    /// Members that may be meant.
+    /// Members that may be meant: not the unknown one.
     fn candidates(&self) -> String {
         let Self { dimension, against } = self;
+        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
         format!(
-            "FROM warehouse.\"dim_{dimension}\" WHERE NOT inferred AND merged_into IS NULL AND \"{against}\" IS NOT NULL"
+            "FROM warehouse.\"dim_{dimension}\" WHERE \"{singular}_key\" > 0 AND NOT inferred AND merged_into IS NULL \
+             AND \"{against}\" IS NOT NULL"
         )
     }
 

@@ -13,6 +13,9 @@ mod rounds;
 #[path = "../it/stack.rs"]
 #[allow(dead_code, reason = "shared with tests/it: each uses a part of it")]
 mod stack;
+#[path = "../it/variants.rs"]
+#[allow(dead_code, reason = "shared with tests/it: each uses a part of it")]
+mod variants;
 mod zombie;
 
 use tokio::sync::{Mutex, MutexGuard};

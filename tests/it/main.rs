@@ -33,5 +33,7 @@ mod resolve;
 mod stack;
 mod transform;
 mod validate;
+#[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
+mod variants;
 mod versions;
 mod views;

@@ -307,7 +307,8 @@ async fn rarity_is_counted_over_the_members_that_there_are_not_over_those_at_the
     assert_eq!(before["bose tv black"], "name:bose tv black");
     let product =
         |(place, name): (usize, String)| json!({"product_id": format!("c-{place}"), "name": name, "updated_at": AT});
-    let names = ["Sony TV black".to_owned()].into_iter().chain((0..40).map(|number| format!("Garden chair {number}")));
+    let others = (0..40).map(|number| [format!("Loewe TV white {number}"), format!("Garden chair black {number}")]);
+    let names = ["Sony TV black".to_owned()].into_iter().chain(others.flatten());
     let rows: Vec<Value> = names.enumerate().map(product).collect();
     shop.warehouse.load_rows(81, "products", &rows).await;
     let fresh = Resolver::new(shop.warehouse.pool.clone(), IndexPolicy::default());

@@ -89,7 +89,7 @@ async fn a_loader_is_not_made_for_tables_that_do_not_fit() {
     let client = postgres::get(&pool).await.expect("connects");
     let changes = [
         (
-            "ALTER TABLE warehouse.fact_events DROP COLUMN _row",
+            "DROP VIEW warehouse.events; ALTER TABLE warehouse.fact_events DROP COLUMN _row",
             "table warehouse.fact_events lacks column `_row` (int8)",
         ),
         (
