@@ -141,7 +141,7 @@ start_postgres() {
   remember postgres "$(head -n 1 "$postgres_data/postmaster.pid")"
   local psql=("$bin/psql" -h 127.0.0.1 -p "$postgres_port" -U postgres -qAt)
   if [ -z "$("${psql[@]}" -c "SELECT 1 FROM pg_roles WHERE rolname = 'sluice'")" ]; then
-    "${psql[@]}" -c "CREATE ROLE sluice LOGIN CREATEDB PASSWORD '$password'"
+    "${psql[@]}" -c "CREATE ROLE sluice LOGIN CREATEDB CREATEROLE PASSWORD '$password'"
     for database in sluice_catalog sluice_warehouse; do "${psql[@]}" -c "CREATE DATABASE $database OWNER sluice"; done
   fi
 }

@@ -210,14 +210,13 @@ impl S3Client {
             .set_if_match(pin.etag.map(quoted))
             .set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled))
             .set_range(range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1))));
-        let sent = match range {
-            None => request.send().await,
-            Some(_) => {
-                // settings of its own are made anew for each request, which costs as much as a small one
-                let validation = ResponseChecksumValidation::WhenRequired;
-                let settings = aws_sdk_s3::config::Builder::new().response_checksum_validation(validation);
-                request.customize().config_override(settings).send().await
-            }
+        let sent = if range.is_none() {
+            request.send().await
+        } else {
+            // settings of its own are made anew for each request, which costs as much as a small one
+            let validation = ResponseChecksumValidation::WhenRequired;
+            let settings = aws_sdk_s3::config::Builder::new().response_checksum_validation(validation);
+            request.customize().config_override(settings).send().await
         };
         let output = sent.map_err(|error| {
             get_error(bucket, key, self.place.failure(bucket, error).of_version(pin.version_id).of_object())

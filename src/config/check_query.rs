@@ -80,7 +80,8 @@ impl Sql {
     /// What stands in the connector, or in the file beside it that it names; `None` where that cannot be read.
     pub(super) fn read(transform: &RawTransform, report: &mut Report<'_>) -> Option<Self> {
         let name = transform.sql.trim();
-        if !name.ends_with(".sql") || name.contains(char::is_whitespace) {
+        let is_file = std::path::Path::new(name).extension().is_some_and(|extension| extension == "sql");
+        if !is_file || name.contains(char::is_whitespace) {
             return Some(Self { text: transform.sql.clone(), file: None });
         }
         if name.contains(['/', '\\']) {

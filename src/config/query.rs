@@ -82,13 +82,12 @@ impl QueryError {
             },
             _ => None,
         };
-        let (message, help) = match unknown {
-            Some(name) => (format!("there is no column `{name}`"), did_you_mean(name, "columns", names())),
-            None => {
-                let columns = names().collect::<Vec<_>>().join(", ");
-                let message = format!("the SQL cannot work: {}", cleaned(root));
-                (message, format!("table `{INPUT_TABLE}` has the columns {columns}"))
-            }
+        let (message, help) = if let Some(name) = unknown {
+            (format!("there is no column `{name}`"), did_you_mean(name, "columns", names()))
+        } else {
+            let columns = names().collect::<Vec<_>>().join(", ");
+            let message = format!("the SQL cannot work: {}", cleaned(root));
+            (message, format!("table `{INPUT_TABLE}` has the columns {columns}"))
         };
         Self { line, column, message, help: Some(help) }
     }

@@ -290,7 +290,7 @@ impl RowDecoder {
 struct Names {
     /// Each as records mostly spell it: `"name":`. Empty where that is not JSON.
     spelled: Vec<Vec<u8>>,
-    names: Vec<Box<[u8]>>,
+    plain: Vec<Box<[u8]>>,
     by_name: HashMap<Box<[u8]>, usize>,
     /// The name that the field at each place of the last record had.
     by_place: Vec<usize>,
@@ -325,11 +325,11 @@ impl Names {
         let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
         let spell = |name: &[u8]| if name.iter().all(is_plain) { [b"\"", name, b"\":"].concat() } else { Vec::new() };
         let spelled = names.iter().map(|name| spell(name)).collect();
-        Self { spelled, by_place: (0..names.len()).collect(), names, by_name, targets, places_seen: Vec::new() }
+        Self { spelled, by_place: (0..names.len()).collect(), plain: names, by_name, targets, places_seen: Vec::new() }
     }
 
     fn name(&self, index: usize) -> &[u8] {
-        &self.names[index]
+        &self.plain[index]
     }
 
     /// Takes a name and its colon where they stand as they did in the record before: one comparison instead of looking for
@@ -342,7 +342,7 @@ impl Names {
 
     fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
         let expected = self.by_place.get(place).copied();
-        if expected.is_some_and(|index| *self.names[index] == *name) {
+        if expected.is_some_and(|index| *self.plain[index] == *name) {
             return expected;
         }
         let index = *self.by_name.get(name)?;

@@ -46,7 +46,7 @@ impl Append<'_> {
         let held = self.held().await?;
         let shadow = table_name(&self.table.shadow());
         if self.rows.winner_count < self.rows.row_count() && guarded!("shadow") {
-            self.copy(&shadow, &tuples, &[self.rows.winner_count..self.rows.row_count()]).await?;
+            self.copy(&shadow, &tuples, std::slice::from_ref(&(self.rows.winner_count..self.rows.row_count()))).await?;
         }
         let (new, old) = parted(self.rows.winner_count, &held);
         let mut new_count = 0;
@@ -141,8 +141,9 @@ mod tests {
     #[test]
     fn every_place_is_new_or_held() {
         let parted = |held: &[usize]| parted(5, &held.iter().copied().collect());
-        assert_eq!(parted(&[]), (vec![0..5], vec![]));
-        assert_eq!(parted(&[0, 1, 4]), (vec![2..4], vec![0..1, 1..2, 4..5]));
+        let only = |range: Range<usize>| Vec::from([range]);
+        assert_eq!(parted(&[]), (only(0..5), vec![]));
+        assert_eq!(parted(&[0, 1, 4]), (only(2..4), vec![0..1, 1..2, 4..5]));
         assert_eq!(parted(&[0, 1, 2, 3, 4]).0, Vec::<Range<usize>>::new());
     }
 }

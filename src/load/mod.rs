@@ -311,7 +311,7 @@ impl Loader {
         let encoding = Arc::clone(plan);
         let encode = move || ranked.encode(&encoding, &keys);
         let table = tokio::task::spawn_blocking(encode).await.map_err(LoadError::Prepare)??;
-        prepared.members = table.unresolved.clone();
+        prepared.members.clone_from(&table.unresolved);
         prepared.table = Some(table);
         Ok(prepared)
     }

@@ -31,6 +31,8 @@ async fn a_worker_that_sleeps_between_put_and_commit_is_refused_when_it_wakes() 
     let _alone = alone().await;
     let world = World::new(2).await;
     world.without_connector("direct-events");
+    world.with_sql();
+    world.with_formats();
     let load = Load::new(&world, 7);
     let mut sleeper = Process::start(&world).await;
     // its files lie in `_pending/`, nothing is committed: it stops itself with SIGSTOP, there and nowhere else

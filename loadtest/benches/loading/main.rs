@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let with_changes = options.phase != Phase::Backfill;
     let first = if with_changes { 0 } else { BACKFILL_FIRST };
     let layout = Layout { batch_rows: options.batch_rows, days, with_changes, first };
-    let bench = Bench { layout, options, pool, connectors };
+    let bench = Bench { options, pool, connectors, layout };
     match bench.options.phase {
         Phase::Prepare => bench.prepare().await,
         Phase::Rows => bench.write_rows().await,

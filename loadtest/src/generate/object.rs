@@ -118,9 +118,7 @@ fn spelt(dataset: Dataset, values: &[Option<Value>]) -> String {
             ("amount" | "price", Some(amount)) => {
                 let text = amount.to_string();
                 let whole = text.strip_suffix(".0").map(ToOwned::to_owned);
-                whole.unwrap_or_else(|| {
-                    text.contains('.').then(|| text.trim_end_matches('0').to_owned()).unwrap_or(text)
-                })
+                whole.unwrap_or_else(|| if text.contains('.') { text.trim_end_matches('0').to_owned() } else { text })
             }
             ("occurred_at" | "updated_at", Some(time)) => {
                 let time = DateTime::parse_from_rfc3339(time.as_str().unwrap_or_default());
@@ -164,16 +162,13 @@ mod tests {
                 reasons.sort_unstable();
                 reasons.dedup();
                 assert!(reasons.len() >= 2 && fates.iter().any(|fate| matches!(fate, Fate::Pass(_))), "{reasons:?}");
-                match format {
-                    FileFormat::Parquet => {
-                        let file = bytes::Bytes::from(body);
-                        let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file);
-                        assert_eq!(reader.expect("Parquet").metadata().file_metadata().num_rows(), 3_000);
-                    }
-                    _ => {
-                        let header = usize::from(*format == FileFormat::Csv);
-                        assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 3_000 + header);
-                    }
+                if *format == FileFormat::Parquet {
+                    let file = bytes::Bytes::from(body);
+                    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file);
+                    assert_eq!(reader.expect("Parquet").metadata().file_metadata().num_rows(), 3_000);
+                } else {
+                    let header = usize::from(*format == FileFormat::Csv);
+                    assert_eq!(memchr::memchr_iter(b'\n', &body).count(), 3_000 + header);
                 }
             }
         }
