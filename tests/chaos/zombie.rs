@@ -29,7 +29,8 @@ async fn committed(world: &World, pid: u32) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_sleeps_between_put_and_commit_is_refused_when_it_wakes() {
     let _alone = alone().await;
-    let world = World::new(2).await;
+    // one topic partition: the worker of another might be frozen with its row locked, and keep the heir waiting
+    let world = World::new(1).await;
     world.without_connector("direct-events");
     world.with_sql();
     world.with_formats();
@@ -43,7 +44,7 @@ async fn a_worker_that_sleeps_between_put_and_commit_is_refused_when_it_wakes() 
     let before = committed(&world, sleeper.pid()).await;
 
     let heir = Process::start(&world).await;
-    wait_for("the heir to take everything over", || async { owned(&world, heir.pid()).await == 2 }).await;
+    wait_for("the heir to take everything over", || async { owned(&world, heir.pid()).await == 1 }).await;
     for _ in 0..3 {
         let so_far = committed(&world, heir.pid()).await;
         load.produce().await;
