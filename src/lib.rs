@@ -6,7 +6,7 @@
 //!                             ▼
 //!                           decode          bytes → RecordBatch, a reject for every row that does not fit
 //!                             ▼
-//!                           transform       clean, expectations, dedupe
+//!                           transform       clean, SQL, expectations, dedupe
 //!                             ▼
 //!                           stage           rows → Parquet, PUT to `_pending/`
 //!                             ▼

@@ -57,6 +57,7 @@ COMMENT ON COLUMN warehouse.load_state.loaded_at IS 'when its rows were written'
 COMMENT ON COLUMN warehouse.load_state.row_count IS 'rows that it brought, before newer ones outranked them';
 COMMENT ON COLUMN warehouse.load_state.stale IS 'its rows must be compared and mended, although they are here';
 COMMENT ON COLUMN warehouse.load_state.mask_rev IS 'the masks that the loaded rows reflect';
+COMMENT ON COLUMN warehouse.table_partition.name IS 'the partition''s own table';
 COMMENT ON TABLE warehouse.member_merge IS 'every merge of members there was';
 COMMENT ON VIEW warehouse.user_now IS 'which user a key of a fact means today';
 COMMENT ON COLUMN warehouse.user_now.fact_key IS 'user_key of a fact';
@@ -150,7 +151,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- sluice_loader may do what `sluice run` does; sluice_reader reads the views and the facts, no e-mail address among
+-- sluice_loader reads and writes rows (who migrates owns the tables, and makes and seals their partitions); sluice_reader reads the views and the facts, no e-mail address among
 -- them. Roles belong to the whole server: where they are there already, or may not be made, that is left alone.
 DO $$
 DECLARE

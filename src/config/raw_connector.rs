@@ -190,7 +190,7 @@ pub(super) enum RawTypeChange {
     Ignore,
     /// The column is null, the value is kept in the JSON column `_rescued`.
     Rescue,
-    /// Widen the column: int32, int64, decimal, float64, utf8.
+    /// Widen the column: int32, int64, decimal, utf8.
     Evolve,
 }
 

@@ -82,7 +82,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{Connector, Format, Limits};
+use crate::config::{Connector, Format, Limits, RECORD_BYTES_MAX};
 use crate::types::{Decoded, RejectReason, RowReject};
 
 pub(crate) use number::plain as plain_number;
@@ -92,8 +92,6 @@ pub use unpack::{Compression, StoredPoint};
 
 use json::RowDecoder;
 use object::BlockDecoder;
-
-use crate::config::RECORD_BYTES_MAX;
 
 /// What a dead letter keeps of an object's record that is too long: all of it may be more than memory holds.
 const LONG_RECORD_KEPT_BYTES: usize = 1 << 20;

@@ -52,11 +52,16 @@ impl Table {
         Self { dimension: dimension.to_owned(), against: against.to_owned() }
     }
 
+    /// `product`, which its columns begin with.
+    fn singular(&self) -> &str {
+        self.dimension.strip_suffix('s').unwrap_or(&self.dimension)
+    }
+
     /// Members that may be meant and have a greater key, by key.
     async fn members_after(&self, warehouse: &Pool, key: i64) -> Result<Vec<IndexedMember>, ResolverError> {
         let client = postgres::get(warehouse).await.map_err(ResolverError::Connect)?;
         let Self { dimension, against } = self;
-        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+        let singular = self.singular();
         let sql = format!(
             "SELECT \"{singular}_key\", \"{singular}_id\", \"{against}\" {} AND \"{singular}_key\" > $1 ORDER BY 1",
             self.candidates()
@@ -71,7 +76,7 @@ impl Table {
     /// Members that may be meant: not the unknown one.
     fn candidates(&self) -> String {
         let Self { dimension, against } = self;
-        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+        let singular = self.singular();
         format!(
             "FROM warehouse.\"dim_{dimension}\" WHERE \"{singular}_key\" > 0 AND NOT inferred AND merged_into IS NULL \
              AND \"{against}\" IS NOT NULL"
@@ -82,7 +87,7 @@ impl Table {
     async fn marks(&self, warehouse: &Pool, last_key: i64) -> Result<Marks, ResolverError> {
         let client = postgres::get(warehouse).await.map_err(ResolverError::Connect)?;
         let Self { dimension, against } = self;
-        let singular = dimension.strip_suffix('s').unwrap_or(dimension);
+        let singular = self.singular();
         let sql = format!(
             "SELECT count(*), coalesce(bit_xor(('x' || left(encode(sha256(convert_to(\"{singular}_key\"::text || chr(31) \
                     || \"{singular}_id\" || chr(31) || \"{against}\", 'UTF8')), 'hex'), 16))::bit(64)::bigint), 0) {} \
