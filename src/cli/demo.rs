@@ -3,6 +3,8 @@
 //! Starts the embedded servers, produces seeded rows, runs the pipeline of production against them until nothing
 //! is in flight, verifies the outcome from outside, prints a summary. Exit code 1 where a row is not as it must be.
 
+mod rollup;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -125,6 +127,8 @@ async fn job(args: &DemoArgs, addresses: &Addresses, out: &mut dyn Write) -> any
     let latency = latency(&catalog_pool, &settings).await?;
     let letters = dead_letters(&catalog_pool, &settings).await?;
     summarise(&produced, &report, &letters, elapsed, latency, out)?;
+    let warehouse = postgres::pool(&settings.warehouse, "demo")?;
+    let is_right = rollup::show(&postgres::get(&warehouse).await?, out).await?;
     write!(out, "{}", report.display(10))?;
     if args.hold {
         writeln!(out, "holding until Ctrl-C")?;
@@ -134,7 +138,7 @@ async fn job(args: &DemoArgs, addresses: &Addresses, out: &mut dyn Write) -> any
         tokio::signal::ctrl_c().await?;
     }
     running.drain().await;
-    Ok(if report.is_clean() { EXIT_DONE } else { EXIT_FAILED })
+    Ok(if report.is_clean() && is_right { EXIT_DONE } else { EXIT_FAILED })
 }
 
 fn plan(args: &DemoArgs) -> ProducePlan {

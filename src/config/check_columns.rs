@@ -10,7 +10,7 @@ use super::yaml::Step::{Index, Key};
 use super::{Field, FieldType, JsonPath, TimestampFormat};
 
 /// PostgreSQL cuts longer names off. Source: PostgreSQL 15 manual, 4.1.1 (NAMEDATALEN − 1), read 2026-11.
-const NAME_BYTES_MAX: usize = 63;
+pub(super) const NAME_BYTES_MAX: usize = 63;
 /// Source: Apache Arrow 59, DECIMAL128_MAX_PRECISION.
 const DECIMAL_PRECISION_MAX: u8 = 38;
 /// Levels of a staged file's path that are no columns: readers of Hive paths would see them twice.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{CleanStep, Expectation, JsonPath};
+use super::{CleanStep, Expectation, JsonPath, Rollup};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -307,6 +307,8 @@ pub struct Warehouse {
     pub seal_after_hours: u32,
     /// Whether a fact's partitions have indexes on the dimensions' keys before they are sealed.
     pub index_hot: bool,
+    /// Aggregates that are kept of a fact.
+    pub rollups: Vec<Rollup>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,6 +329,13 @@ pub struct DimensionLink {
     /// resolved. One of the two is given.
     pub key: Option<String>,
     pub resolve: Option<NameLink>,
+}
+
+impl DimensionLink {
+    /// The fact's column with the member's key: `user_key`.
+    pub fn member_key(&self) -> String {
+        format!("{}_key", self.dimension.strip_suffix('s').unwrap_or(&self.dimension))
+    }
 }
 
 /// That the member is found by a name where the natural key is missing.

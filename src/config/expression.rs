@@ -99,7 +99,7 @@ impl Expressions {
     }
 }
 
-fn parse(sql: &str) -> Result<SqlExpr, (u64, u64, String)> {
+pub(super) fn parse(sql: &str) -> Result<SqlExpr, (u64, u64, String)> {
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).try_with_sql(sql).map_err(|error| located(&error))?;
     let parsed = parser.parse_expr().map_err(|error| located(&error))?;
@@ -188,7 +188,7 @@ fn column(expr: &SqlExpr) -> Option<&Ident> {
 }
 
 /// As SQL has it: without quotes, case does not count.
-fn folded(ident: &Ident) -> String {
+pub(super) fn folded(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 

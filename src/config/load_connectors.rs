@@ -9,7 +9,7 @@ use super::expression::Expressions;
 use super::files::{self, Document};
 use super::raw_connector::RawConnector;
 use super::topics::{Payload, TopicSpec, load_topics};
-use super::yaml::Step::{self, Key};
+use super::yaml::Step::{self, Index, Key};
 use super::{Connector, Connectors, SourceKind, WarehouseTable};
 
 /// Reads every connector of a folder. All problems of all files are collected, ordered by place.
@@ -66,6 +66,14 @@ fn check_pair(connector: &Connector, other: &Connector, other_path: &Path, repor
     }
     check_sources(connector, other, &elsewhere, report);
     let (Some(mine), Some(theirs)) = (&connector.warehouse, &other.warehouse) else { return };
+    for (index, rollup) in mine.rollups.iter().enumerate() {
+        if theirs.rollups.iter().any(|other| other.name == rollup.name) {
+            let at = [Key("load"), Key("rollups"), Index(index), Key("name")];
+            let help =
+                format!("{elsewhere} has it; each is a table of its own, and one is enough for all that fill a fact");
+            report.add(&at, format!("there are two rollups `{}`", rollup.name), help);
+        }
+    }
     if mine.target != theirs.target {
         return;
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::raw_clean::RawCleanStep;
 use super::raw_expectation::RawExpectation;
+use super::raw_load::RawLoad;
 
 /// One dataset's way from source to warehouse.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub(super) struct RawConnector {
     pub(super) staging: RawStaging,
     /// Which table of the warehouse the rows go to; left out, they stay in the lake.
     pub(super) warehouse: Option<RawWarehouse>,
+    /// What of the rows is loaded there, and which aggregates are kept; left out, all of them and none.
+    pub(super) load: Option<RawLoad>,
 }
 
 /// `dedupe`, expectations after the transform and before the load, `staging` and `warehouse` are about its columns.

@@ -69,7 +69,7 @@ impl Append<'_> {
     }
 
     /// Of members that this transaction made, or that came since the rows were prepared.
-    async fn keys_of_new_members(&self) -> Result<Vec<HashMap<String, i64>>, LoadError> {
+    pub(super) async fn keys_of_new_members(&self) -> Result<Vec<HashMap<String, i64>>, LoadError> {
         let mut keys = Vec::with_capacity(self.rows.unresolved.len());
         for (link, names) in self.plan.links().iter().zip(&self.rows.unresolved) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -97,7 +97,7 @@ async fn create_days(
         let failed = || LoadError::query(format!("create the partition of {fact} for {day}"));
         let name = partition_name(fact, day);
         transaction.batch_execute(&create_day(fact, day)).await.map_err(failed())?;
-        for (_, index) in seal.filter(|seal| seal.index_hot).iter().flat_map(|seal| seal.member_indexes(&name, false)) {
+        for index in seal.iter().flat_map(|seal| seal.hot_indexes(&name)) {
             transaction.batch_execute(&index).await.map_err(failed())?;
         }
         transaction.execute(include_str!("sql/insert_partition.sql"), &[&name, &fact, &day]).await.map_err(failed())?;

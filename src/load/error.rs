@@ -39,6 +39,10 @@ pub enum LoadError {
     /// A member never goes away, so somebody deleted it.
     #[error("a member that the load made or found is not there any more")]
     MemberMissing,
+    #[error("the definition of {name} in warehouse.rollup is none that this binary knows: upgrade it")]
+    RollupUnknown { name: String, source: serde_json::Error },
+    #[error("could not tell which cells of a rollup rows belong to")]
+    Cells(#[source] arrow::error::ArrowError),
     #[error("the task that prepares rows died")]
     Prepare(#[source] tokio::task::JoinError),
 }
@@ -55,13 +59,14 @@ impl LoadError {
             Self::Query { source, .. } | Self::Commit(source) if is_partition_missing(source) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) => kind_of(source),
             Self::StillLive(source) => source.kind(),
-            Self::Mismatch { .. } | Self::NotUtf8 { .. } => ErrorKind::Invalid,
+            Self::Mismatch { .. } | Self::NotUtf8 { .. } | Self::RollupUnknown { .. } => ErrorKind::Invalid,
             Self::UnknownConnector(_)
             | Self::OriginMissing { .. }
             | Self::Column { .. }
             | Self::NotUuid { .. }
             | Self::UnexpectedNull { .. }
             | Self::Encode { .. }
+            | Self::Cells(_)
             | Self::MemberMissing
             | Self::Prepare(_) => ErrorKind::Halt,
         }

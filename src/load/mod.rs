@@ -6,6 +6,7 @@
 //! others in its shadow, so that any order of arrival, any repetition and any number of loaders end in the same
 //! tables. A micro-batch that replaces others retracts what they loaded over its offsets and it does not make again;
 //! the best of the shadow takes the place of what was taken away (LOAD-3).
+//! Rollups of a fact are what its rows make, in the same transaction (LOAD-4, `touched`; which there are, `rollups`).
 //! Dimensions go before facts. A fact that names a member which has not arrived makes an inferred one,
 //! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
 //! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
@@ -22,7 +23,7 @@
 //! tables; the source's lock, shared, or alone where rows are to be retracted; the shards' locks, ascending
 //! (`locks`), all of them where rows are to be retracted, because their keys are not known beforehand; **then** the
 //! catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions, inferred
-//! members, facts, each: retract, promote, insert (`reconcile_sql`).
+//! members, facts, each: retract, promote, insert (`reconcile_sql`); the cells of rollups, sorted, and what they come to.
 //! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
 //! successor waits is seen in `load_state`. So whoever comes last leaves what is live.
 //! Rows are copied before the locks, which others wait for, and nothing is decided from them before.
@@ -51,10 +52,13 @@ mod plan;
 mod plan_tests;
 mod reconcile_sql;
 mod repair;
+mod rollup_sql;
+mod rollups;
 mod rows;
 mod seal;
 mod state;
 mod table_rows;
+mod touched;
 mod transaction;
 mod warehouse_table;
 
@@ -70,6 +74,7 @@ use deadpool_postgres::Pool;
 use self::days::KnownDays;
 use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
+use self::rollups::Rollup;
 use self::rows::{Converted, PreparedRows, convert_rows};
 use self::seal::SealPlan;
 use crate::catalog::{CatalogError, LiveBatch};
@@ -80,6 +85,7 @@ use crate::types::{MicroBatchId, NameProposal, OffsetRange};
 
 pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
+pub use rollups::{RollupState, rollup_states};
 pub use seal::{PartitionState, partition_states};
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 
@@ -181,7 +187,7 @@ struct PreparedPart {
 impl Loader {
     /// Compares every connector that has a warehouse table with that table.
     pub async fn new(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
-        let client = postgres::get(&warehouse).await.map_err(LoadError::Connect)?;
+        let mut client = postgres::get(&warehouse).await.map_err(LoadError::Connect)?;
         let row = client.query_one("SHOW server_encoding", &[]).await.map_err(LoadError::query("read the encoding"))?;
         let found: String = row.get(0);
         if found != "UTF8" {
@@ -191,7 +197,7 @@ impl Loader {
         let wanted = wanted.filter_map(|connector| Some((connector, connector.warehouse.as_ref()?)));
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
-        let (mut plans, mut seals) = (HashMap::new(), BTreeMap::new());
+        let (mut checked, mut seals, mut rollups) = (Vec::new(), BTreeMap::new(), Vec::new());
         let mut load_tables: BTreeMap<(bool, String), LoadTable> = BTreeMap::new();
         for (connector, target) in wanted {
             let plan = TablePlan::new(connector, target, &tables)?;
@@ -204,10 +210,22 @@ impl Loader {
                 }
                 entry => _ = entry.or_insert(table),
             }
+            for rollup in &target.rollups {
+                rollups.push(Rollup::new(rollup, &plan, &tables[&plan.table]).map_err(mismatch)?);
+            }
             SealPlan::add(&mut seals, &plan);
-            plans.insert(connector.name.clone(), Arc::new(plan));
+            checked.push(plan);
         }
+        let grouped = rollups::ensure(&mut client, &rollups).await?;
         drop(client);
+        for (fact, seal) in &mut seals {
+            seal.index_time = grouped.contains_key(fact);
+        }
+        let mut plans = HashMap::new();
+        for mut plan in checked {
+            plan.grouped = grouped.get(&plan.table).cloned().unwrap_or_default();
+            plans.insert(plan.connector.clone(), Arc::new(plan));
+        }
         let tables = load_tables.into_values().enumerate().map(|(number, table)| LoadTable { number, ..table });
         Ok(Self {
             warehouse,

@@ -119,6 +119,8 @@ pub(super) struct TablePlan {
     pub seal_after_hours: u32,
     /// Whether partitions begin with indexes on members' keys.
     pub index_hot: bool,
+    /// Columns that rollups of the fact group by.
+    pub grouped: BTreeSet<String>,
 }
 
 impl TablePlan {
@@ -134,11 +136,15 @@ impl TablePlan {
 
     /// What names a row: the natural key, and a fact's time.
     pub(super) fn identity(&self) -> Vec<&str> {
-        let time = match &self.kind {
-            TableKind::Fact { time, .. } => Some(time.as_str()),
+        self.key.iter().map(String::as_str).chain(self.time()).collect()
+    }
+
+    /// A fact's event time.
+    pub(super) fn time(&self) -> Option<&str> {
+        match &self.kind {
+            TableKind::Fact { time, .. } => Some(time),
             TableKind::Dimension => None,
-        };
-        self.key.iter().map(String::as_str).chain(time).collect()
+        }
     }
 
     pub(super) fn is_fact(&self) -> bool {
@@ -269,6 +275,7 @@ impl Builder<'_> {
             newer_by: self.warehouse.newer_by.clone(),
             seal_after_hours: self.warehouse.seal_after_hours,
             index_hot: self.warehouse.index_hot,
+            grouped: BTreeSet::new(),
         };
         check_identity(&plan, table)?;
         self.check_required(&plan, table)?;

@@ -28,7 +28,7 @@ pub(super) fn rows_name(table: &LoadTable) -> String {
     format!("pg_temp.{}", quoted(&format!("sluice_rows_{}", table.number)))
 }
 
-fn gone_name(table: &LoadTable) -> String {
+pub(super) fn gone_name(table: &LoadTable) -> String {
     format!("pg_temp.{}", quoted(&format!("sluice_gone_{}", table.number)))
 }
 
@@ -47,6 +47,32 @@ pub(super) fn find_held(table: &LoadTable, partition: &str, types: &[&str]) -> S
         "SELECT k.n FROM unnest({}) WITH ORDINALITY AS k ({}, n) JOIN {partition} t ON {}",
         arrays.join(", "),
         keys.join(", "),
+        same.join(" AND ")
+    )
+}
+
+/// For a look by alias `f`: rows of the table that meet one of the micro-batch.
+pub(super) fn held_rows(table: &LoadTable) -> String {
+    format!("{} f JOIN {} r ON {}", table_name(&table.name), rows_name(table), same(&table.identity, "f", "r"))
+}
+
+/// Likewise: rows of the table that took the place of one taken away.
+pub(super) fn promoted_rows(table: &LoadTable) -> String {
+    format!("{} f JOIN {} g ON {}", table_name(&table.name), gone_name(table), same(&table.identity, "f", "g"))
+}
+
+/// Likewise: rows of the keys that are given as an array for each column.
+pub(super) fn rows_of_keys(table: &LoadTable) -> String {
+    let arrays: Vec<String> =
+        table.identity_types.iter().enumerate().map(|(n, sql)| format!("${}::{sql}[]", n + 1)).collect();
+    let keys: Vec<String> = (0..arrays.len()).map(|n| format!("k{n}")).collect();
+    let same: Vec<String> =
+        table.identity.iter().enumerate().map(|(n, column)| format!("f.{} = k.k{n}", quoted(column))).collect();
+    format!(
+        "unnest({}) AS k ({}) JOIN {} f ON {}",
+        arrays.join(", "),
+        keys.join(", "),
+        table_name(&table.name),
         same.join(" AND ")
     )
 }

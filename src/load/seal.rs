@@ -54,6 +54,8 @@ pub(super) struct SealPlan {
     after_hours: u32,
     /// The members' keys are indexed from the beginning.
     pub index_hot: bool,
+    /// Time is indexed from the beginning: rollups are computed from some of a day's hours.
+    pub index_time: bool,
 }
 
 impl SealPlan {
@@ -65,6 +67,7 @@ impl SealPlan {
             members: BTreeSet::new(),
             after_hours: 0,
             index_hot: false,
+            index_time: false,
         });
         found.members.extend(links.iter().map(|link| (link.member_key.clone(), link.table.clone())));
         found.after_hours = found.after_hours.max(plan.seal_after_hours);
@@ -86,6 +89,13 @@ impl SealPlan {
         let name = own_name(partition, &self.time);
         let (index, table) = (quoted(&name), table_name(partition));
         (name, format!("CREATE INDEX CONCURRENTLY {index} ON {table} USING brin ({})", quoted(&self.time)))
+    }
+
+    /// The statements for what a partition has from the beginning.
+    pub(super) fn hot_indexes(&self, partition: &str) -> Vec<String> {
+        let members = if self.index_hot { self.member_indexes(partition, false) } else { Vec::new() };
+        let members = members.into_iter().map(|(_, create)| create);
+        members.chain(self.index_time.then(|| time_index_if_missing(partition, &self.time))).collect()
     }
 
     /// When a day's partition is to be sealed.
@@ -114,6 +124,12 @@ pub async fn partition_states(
         changed_at: row.get("changed_at"),
     };
     Ok(rows.iter().map(state).collect())
+}
+
+/// The BRIN on time that sealing gives a partition, where it has none yet.
+pub(super) fn time_index_if_missing(partition: &str, time: &str) -> String {
+    let (index, table) = (quoted(&own_name(partition, time)), table_name(partition));
+    format!("CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({}) WITH (autosummarize = on)", quoted(time))
 }
 
 /// Seals the first partition that is due at `now`. `false`: there is none, others are at it, or something was in the way.
@@ -254,7 +270,13 @@ mod tests {
 
     #[test]
     fn a_day_is_due_when_it_has_been_over_for_long_enough() {
-        let plan = SealPlan { time: "t".to_owned(), members: BTreeSet::new(), after_hours: 6, index_hot: false };
+        let plan = SealPlan {
+            time: "t".to_owned(),
+            members: BTreeSet::new(),
+            after_hours: 6,
+            index_hot: false,
+            index_time: false,
+        };
         let day = NaiveDate::from_ymd_opt(2026, 12, 31).expect("a date");
         assert_eq!(plan.due_at(day).to_rfc3339(), "2027-01-01T06:00:00+00:00");
     }

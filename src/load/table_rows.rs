@@ -66,9 +66,13 @@ pub(super) struct TableRows {
     pub winner_count: usize,
     /// Winners of each day.
     pub days: Vec<(NaiveDate, Range<usize>)>,
+    /// Of a fact with rollups: its time and the columns that they group by, in the order of the tuples.
+    pub grouped: RecordBatch,
     /// What names the winners: a column each.
     identity: Vec<KeyColumn>,
     gaps: Vec<Gap>,
+    /// For each link, the column with its member's key.
+    member_keys: Vec<String>,
     /// For each link, the names of `gaps`.
     pub unresolved: Vec<BTreeSet<String>>,
 }
@@ -76,6 +80,8 @@ pub(super) struct TableRows {
 /// Eight bytes of a tuple where the key of a member belongs.
 struct Gap {
     at: usize,
+    /// Which tuple.
+    place: usize,
     link: usize,
     name: String,
 }
@@ -189,9 +195,12 @@ impl RankedRows {
                 };
                 let name = names.distinct[name as usize].clone();
                 unresolved[link].insert(name.clone());
-                gaps.push(Gap { at: places[place * links.len() + link], link, name });
+                gaps.push(Gap { at: places[place * links.len() + link], place, link, name });
             }
         }
+        let grouped = plan.time().filter(|_| !plan.grouped.is_empty()).into_iter();
+        let grouped = grouped.chain(plan.grouped.iter().map(String::as_str));
+        let grouped: Vec<usize> = grouped.filter_map(|name| ordered.schema_ref().index_of(name).ok()).collect();
         let identity = plan.identity().into_iter().map(|name| KeyColumn::new(&ordered, name, self.winner_count));
         let identity = identity.collect::<Result<_, _>>().map_err(failed)?;
         Ok(TableRows {
@@ -200,8 +209,10 @@ impl RankedRows {
             starts,
             winner_count: self.winner_count,
             days: self.days,
+            grouped: ordered.project(&grouped).map_err(failed)?,
             identity,
             gaps,
+            member_keys: plan.links().iter().map(|link| link.member_key.clone()).collect(),
             unresolved,
         })
     }
@@ -251,11 +262,26 @@ impl TableRows {
             return Ok(Cow::Borrowed(&self.tuples));
         }
         let mut tuples = self.tuples.to_vec();
-        for Gap { at, link, name } in &self.gaps {
+        for Gap { at, link, name, .. } in &self.gaps {
             let key = keys[*link].get(name).ok_or(LoadError::MemberMissing)?;
             tuples[*at..*at + 8].copy_from_slice(&key.to_be_bytes());
         }
         Ok(Cow::Owned(tuples))
+    }
+
+    /// A column of `grouped` with every member's key in its place.
+    pub(super) fn with_keys(
+        &self,
+        name: &str,
+        values: &ArrayRef,
+        keys: &[HashMap<String, i64>],
+    ) -> Result<ArrayRef, LoadError> {
+        let Some(link) = self.member_keys.iter().position(|key| key == name) else { return Ok(Arc::clone(values)) };
+        let mut filled = values.as_primitive::<Int64Type>().values().to_vec();
+        for gap in self.gaps.iter().filter(|gap| gap.link == link) {
+            filled[gap.place] = *keys[link].get(&gap.name).ok_or(LoadError::MemberMissing)?;
+        }
+        Ok(Arc::new(Int64Array::from(filled)))
     }
 
     /// A complete COPY stream of the rows in `ranges`, which are sorted.

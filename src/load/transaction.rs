@@ -10,6 +10,7 @@ use super::append::Append;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
+use super::touched::Touched;
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
@@ -272,8 +273,10 @@ impl Load<'_> {
         lock_dimensions(transaction, &touched, missing, self.parts).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
+        let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
+        let rollups = Touched::of_facts(transaction, &names).await?;
         for table in dimensions {
-            self.reconcile(transaction, mode, table, live, &mut counts).await?;
+            self.reconcile(&rollups, mode, table, live, &mut counts).await?;
         }
         for (link, keys) in missing.values() {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -285,20 +288,22 @@ impl Load<'_> {
         }
         decisions::write(transaction, self.batch.micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
-            self.reconcile(transaction, mode, table, live, &mut counts).await?;
+            self.reconcile(&rollups, mode, table, live, &mut counts).await?;
         }
+        rollups.recompute().await?;
         Ok(counts)
     }
 
     /// Brings one table and its shadow to what the micro-batch makes of them: retract → promote → insert.
     async fn reconcile(
         &self,
-        transaction: &Transaction<'_>,
+        rollups: &Touched<'_>,
         mode: Mode,
         table: &LoadTable,
         live: &LiveBatch,
         counts: &mut LoadCounts,
     ) -> Result<(), LoadError> {
+        let transaction = rollups.transaction;
         let steps = Steps { transaction, table };
         steps.batch(&reconcile_sql::create_temporary(table)).await?;
         let mut row_count = 0;
@@ -321,6 +326,7 @@ impl Load<'_> {
                 steps.batch(BY_KEY).await?;
                 let appended = append.run().await?;
                 steps.batch(AS_PLANNED).await?;
+                rollups.appended(&append).await?;
                 found.inserted = appended.new_count;
                 waiting = appended.held_count > 0;
             } else {
@@ -337,20 +343,11 @@ impl Load<'_> {
                 counts.tables.entry(table.name.clone()).or_default().add(found);
                 return Ok(());
             }
-            if guarded!("retract") {
-                found.retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
-                steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
-            }
-            for statement in reconcile_sql::forget_present(table) {
-                steps.execute_over(&statement, range).await?;
-            }
-            steps.batch(AS_PLANNED).await?;
-            if found.retracted > 0 {
-                found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
-            }
+            (found.retracted, found.promoted) = steps.retract(rollups, range).await?;
         }
         if row_count > 0 && waiting {
-            let outranked = steps.shadow_losers().await?;
+            let outranked = steps.shadow_losers(rollups).await?;
+            rollups.waiting(table).await?;
             let (inserted, updated) = steps.insert().await?;
             // an outranked fact was taken away first and inserted anew
             let outranked = if table.is_fact { outranked } else { 0 };
@@ -407,14 +404,34 @@ impl Steps<'_> {
         Ok(held == same && same.unsigned_abs() == row_count)
     }
 
+    /// Takes away what the micro-batch does not make again, and lets the best of the shadow take its place. Returns how many of both.
+    async fn retract(&self, rollups: &Touched<'_>, range: (i64, i64, i64)) -> Result<(u64, u64), LoadError> {
+        let (mut retracted, mut promoted) = (0, 0);
+        if guarded!("retract") {
+            retracted = self.execute_over(&reconcile_sql::retract(self.table), range).await?;
+            self.execute_over(&reconcile_sql::retract_shadow(self.table), range).await?;
+        }
+        for statement in reconcile_sql::forget_present(self.table) {
+            self.execute_over(&statement, range).await?;
+        }
+        self.batch(AS_PLANNED).await?;
+        if retracted > 0 {
+            rollups.gone(self.table).await?;
+            promoted = self.execute(&reconcile_sql::promote(self.table)).await?;
+            rollups.promoted(self.table).await?;
+        }
+        Ok((retracted, promoted))
+    }
+
     /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.
-    async fn shadow_losers(&self) -> Result<u64, LoadError> {
+    async fn shadow_losers(&self, rollups: &Touched<'_>) -> Result<u64, LoadError> {
         self.execute(&reconcile_sql::shadow_own_losers(self.table)).await?;
         self.batch(BY_KEY).await?;
         let held =
             self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
         let mut outranked = 0;
         if held.get::<_, i64>(0) > 0 {
+            rollups.held(self.table).await?;
             outranked = self.execute(&reconcile_sql::shadow_outranked(self.table)).await?;
             self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
         }

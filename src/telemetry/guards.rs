@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "order",       // an older row does not outrank a newer one (LOAD-2)
     "shadow",      // losers are kept (LOAD-2)
     "retract",     // rows that a replay does not make again go (LOAD-3)
+    "rollup_lock", // the cells of a rollup are locked before they are computed (LOAD-4)
 ];
 
 /// Guards of the catalog's schema, which the tests themselves drop.

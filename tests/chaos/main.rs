@@ -4,6 +4,9 @@
 //! `make chaos ROUNDS=…` deals as many faults as asked for; `make test` runs a fixed set. Everything that is
 //! chosen comes from a seed, which the table names: `CHAOS_SEED=… make chaos ROUNDS=…` chooses the same again.
 
+#[path = "../it/checker.rs"]
+#[allow(dead_code, reason = "shared with tests/it: each uses a part of it")]
+mod checker;
 mod fault;
 mod load;
 mod process;

@@ -75,6 +75,7 @@ async fn world_of_faults(seed: u64, mut faults: Vec<Fault>) -> WorldReport {
     for process in processes {
         assert_eq!(process.terminate(), Some(0), "SIGTERM drains: {}", world.logs());
     }
+    crate::checker::check(&world.warehouse().await).await;
     let report = WorldReport {
         seed,
         faults,

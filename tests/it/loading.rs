@@ -7,6 +7,7 @@ mod hostile;
 mod leases;
 mod replaced;
 mod resolved;
+mod rollups;
 mod schemas;
 mod sealing;
 mod together;

@@ -1,6 +1,8 @@
 //! Tests on real servers: each process starts a stack of its own through `compose/native`.
 
 mod books;
+#[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
+mod checker;
 mod cli;
 mod compaction;
 mod database;

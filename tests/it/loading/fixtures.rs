@@ -26,9 +26,12 @@ pub(super) struct Warehouse {
 
 impl Warehouse {
     pub(super) async fn new() -> Self {
+        Self::with(connectors()).await
+    }
+
+    pub(super) async fn with(connectors: Connectors) -> Self {
         let pool = pool(&fresh_database().await);
         migrate(&pool, Database::Warehouse).await.expect("migrates");
-        let connectors = connectors();
         let loader = Arc::new(Loader::new(pool.clone(), &connectors).await.expect("the schema fits"));
         Self { pool, connectors, loader }
     }

@@ -45,7 +45,8 @@ async fn a_hot_partition_has_its_unique_key_and_the_lineages_index_alone() {
     let warehouse = Warehouse::new().await;
     warehouse.load_rows(1, "transactions", &[transaction(1, "1.00", None)]).await;
     assert_eq!(warehouse.constraints().await, ["p"]);
-    assert_eq!(warehouse.indexes().await, ["brin", "btree"]);
+    // a rollup reads some of its hours
+    assert_eq!(warehouse.indexes().await, ["brin", "brin", "btree"]);
     let state = warehouse.state().await;
     assert_eq!((state.state.as_str(), state.reason.as_str()), ("hot", "its day is not over"));
 }
@@ -144,7 +145,7 @@ async fn a_connector_may_ask_for_members_indexes_on_hot_partitions() {
     let loader = Loader::new(warehouse.pool.clone(), &asking).await.expect("fits");
     let batch = warehouse.batch(1, "2026-11-23T10:00:00Z", &[("transactions", &[transaction(1, "1.00", None)])]);
     loader.load(&batch, super::fixtures::live).await.expect("loads");
-    assert_eq!(warehouse.indexes().await, ["brin", "btree", "btree", "btree"]);
+    assert_eq!(warehouse.indexes().await, ["brin", "brin", "btree", "btree", "btree"]);
     assert!(loader.seal_next(over()).await.expect("seals"));
     assert_eq!(warehouse.indexes().await, ["brin", "brin", "btree", "btree", "btree"]);
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
+use crate::checker::check;
 use crate::stack::World;
 
 /// How often each row stands there.
@@ -53,6 +54,11 @@ impl EndState {
         const DIMENSION: &str = "SELECT (to_jsonb(d) - '{user_key,product_key,_source,_offset,_record,_row,_object_time,_object_hash}'::text[])::text
               FROM warehouse.TABLE d WHERE NOT inferred";
         let client = world.warehouse().await;
+        check(&client).await;
+        let rows = client.query("SELECT r::text FROM warehouse.rollup_revenue_hourly r", &[]).await;
+        for row in rows.expect("the warehouse answers") {
+            self.add(format!("rollup_revenue_hourly {}", row.get::<_, String>(0)));
+        }
         for (table, sql) in
             [("fact_transactions", FACT), ("fact_events", FACT), ("dim_users", DIMENSION), ("dim_products", DIMENSION)]
         {
