@@ -148,8 +148,8 @@ pub(super) fn count_differences(rollup: &Rollup) -> String {
     let columns: Vec<String> = std::iter::once(key(rollup, "")).chain(value_names(rollup)).collect();
     let (columns, table, all) = (columns.join(", "), table_name(&rollup.name), select_all(rollup));
     format!(
-        "WITH is AS (SELECT {columns} FROM {table}), should AS ({all})\n\
-         SELECT (SELECT count(*) FROM (TABLE is EXCEPT ALL TABLE should) a) + (SELECT count(*) FROM (TABLE should EXCEPT ALL TABLE is) b)"
+        "WITH kept AS (SELECT {columns} FROM {table}), should AS ({all})\n\
+         SELECT (SELECT count(*) FROM (TABLE kept EXCEPT ALL TABLE should) a) + (SELECT count(*) FROM (TABLE should EXCEPT ALL TABLE kept) b)"
     )
 }
 
