@@ -4,9 +4,12 @@
 //! With the shards locked nobody else writes rows of these keys. So the keys that the table holds are asked for once; rows of other
 //! keys are new and are copied straight into it, and only those of held keys are compared by SQL (`reconcile_sql`), as
 //! all rows of other ways are. What lost within the micro-batch is copied into the shadow.
+//! Where the load before met no held key, as in a backfill, none is expected and nothing is asked: should the unique key
+//! refuse a row, the copy is rolled back to where it began, and the keys are asked for after all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use deadpool_postgres::Transaction;
 use futures::SinkExt;
@@ -15,7 +18,7 @@ use tokio_postgres::types::ToSql;
 
 use super::days::partition_name;
 use super::error::LoadError;
-use super::members::look_up;
+use super::members::{KnownMembers, look_up};
 use super::merge_sql::table_name;
 use super::plan::{LoadTable, TablePlan};
 use super::reconcile_sql::{self, rows_name};
@@ -37,17 +40,44 @@ pub(super) struct Append<'a> {
     pub(super) table: &'a LoadTable,
     pub(super) plan: &'a TablePlan,
     pub(super) rows: &'a TableRows,
+    pub(super) expected: &'a Expected,
+    pub(super) members: &'a KnownMembers,
+}
+
+/// The facts whose last load met no key that was there.
+#[derive(Debug, Default)]
+pub(super) struct Expected(Mutex<HashSet<String>>);
+
+impl Expected {
+    fn is_all_new(&self, fact: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(fact)
+    }
+
+    fn note(&self, fact: &str, all_new: bool) {
+        let mut facts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all_new {
+            facts.insert(fact.to_owned());
+        } else {
+            facts.remove(fact);
+        }
+    }
 }
 
 impl Append<'_> {
     pub(super) async fn run(&self) -> Result<Appended, LoadError> {
         let keys = self.keys_of_new_members().await?;
         let tuples = self.rows.filled(&keys)?;
-        let held = self.held().await?;
         let shadow = table_name(&self.table.shadow());
         if self.rows.winner_count < self.rows.row_count() && guarded!("shadow") {
             self.copy(&shadow, &tuples, std::slice::from_ref(&(self.rows.winner_count..self.rows.row_count()))).await?;
         }
+        if self.expected.is_all_new(&self.table.name)
+            && let Some(new_count) = self.copy_unless_held(&tuples).await?
+        {
+            return Ok(Appended { new_count, held_count: 0 });
+        }
+        let held = self.held().await?;
+        self.expected.note(&self.table.name, held.is_empty());
         let (new, old) = parted(self.rows.winner_count, &held);
         let mut new_count = 0;
         if !new.is_empty() {
@@ -57,6 +87,24 @@ impl Append<'_> {
             self.copy(&rows_name(self.table), &tuples, &old).await?;
         }
         Ok(Appended { new_count, held_count: held.len() })
+    }
+
+    /// All winners at once; `None`, and nothing written, where the fact holds a key of them.
+    async fn copy_unless_held(&self, tuples: &[u8]) -> Result<Option<u64>, LoadError> {
+        let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
+        self.transaction.batch_execute("SAVEPOINT all_new").await.map_err(failed())?;
+        let all = 0..self.rows.winner_count;
+        match self.copy(&table_name(&self.table.name), tuples, std::slice::from_ref(&all)).await {
+            Ok(count) => {
+                self.transaction.batch_execute("RELEASE SAVEPOINT all_new").await.map_err(failed())?;
+                Ok(Some(count))
+            }
+            Err(LoadError::Query { source, .. }) if source.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.transaction.batch_execute("ROLLBACK TO SAVEPOINT all_new").await.map_err(failed())?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All rows into the temporary table.
@@ -72,6 +120,9 @@ impl Append<'_> {
     async fn keys_of_new_members(&self) -> Result<Vec<HashMap<String, i64>>, LoadError> {
         let mut keys = Vec::with_capacity(self.rows.unresolved.len());
         for (link, names) in self.plan.links().iter().zip(&self.rows.unresolved) {
+            if !self.members.still_stand(self.transaction, link).await? {
+                return Err(LoadError::MembersChanged { table: link.table.clone() });
+            }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let found = if names.is_empty() { HashMap::new() } else { look_up(self.transaction, link, &names).await? };
             keys.push(found);

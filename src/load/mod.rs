@@ -67,6 +67,7 @@ use arrow::record_batch::RecordBatch;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 
+use self::append::Expected;
 use self::days::KnownDays;
 use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
@@ -164,6 +165,7 @@ pub struct Loader {
     known_members: KnownMembers,
     /// By fact.
     seals: BTreeMap<String, SealPlan>,
+    expected: Expected,
 }
 
 /// A micro-batch whose rows are ready to be written: the work that the server has no part in, but for looking up members.
@@ -216,6 +218,7 @@ impl Loader {
             known_days: KnownDays::default(),
             known_members: KnownMembers::default(),
             seals,
+            expected: Expected::default(),
         })
     }
 
@@ -254,7 +257,8 @@ impl Loader {
             let (table, days) = (&part.plan.table, &part.rows.days);
             self.known_days.ensure(&mut client, table, &dimensions, self.seals.get(table), days).await?;
         }
-        let load = transaction::Load { batch, parts, tables: &self.tables };
+        let (expected, members) = (&self.expected, &self.known_members);
+        let load = transaction::Load { batch, parts, tables: &self.tables, expected, members };
         let outcome = load.run(&mut client, still_live).await;
         match &outcome {
             Ok(LoadOutcome::Loaded(counts)) => {

@@ -6,9 +6,10 @@ use deadpool_postgres::{Object, Transaction};
 use futures::SinkExt;
 use tokio_postgres::IsolationLevel;
 
-use super::append::Append;
+use super::append::{Append, Expected};
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
+use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
@@ -72,6 +73,8 @@ pub(super) struct Load<'a> {
     pub(super) parts: &'a [PreparedPart],
     /// Every table that any connector fills, dimensions first.
     pub(super) tables: &'a [LoadTable],
+    pub(super) expected: &'a Expected,
+    pub(super) members: &'a KnownMembers,
 }
 
 impl Load<'_> {
@@ -316,7 +319,8 @@ impl Load<'_> {
                 waiting = true;
                 continue;
             };
-            let append = Append { transaction, table, plan: &part.plan, rows };
+            let append =
+                Append { transaction, table, plan: &part.plan, rows, expected: self.expected, members: self.members };
             if is_plain {
                 steps.batch(BY_KEY).await?;
                 let appended = append.run().await?;
@@ -329,20 +333,10 @@ impl Load<'_> {
             }
         }
         if mode == Mode::Replacing {
-            let range = self.range();
             steps.batch(BY_RANGE).await?;
-            if waiting && row_count > 0 && steps.is_unchanged(range, row_count).await? {
-                steps.batch(AS_PLANNED).await?;
-                found.unchanged_or_older = row_count;
-                counts.tables.entry(table.name.clone()).or_default().add(found);
-                return Ok(());
-            }
-            if guarded!("retract") {
-                found.retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
-                steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
-            }
-            for statement in reconcile_sql::forget_present(table) {
-                steps.execute_over(&statement, range).await?;
+            waiting = row_count == 0 || !steps.is_unchanged(self.range(), row_count).await?;
+            if waiting {
+                found.retracted = self.retract(&steps).await?;
             }
             steps.batch(AS_PLANNED).await?;
             if found.retracted > 0 {
@@ -360,6 +354,21 @@ impl Load<'_> {
         found.unchanged_or_older = row_count.saturating_sub(found.inserted + found.updated);
         counts.tables.entry(table.name.clone()).or_default().add(found);
         Ok(())
+    }
+
+    /// Takes away what the micro-batch does not make again, and leaves the rows that are not there already. Returns how many
+    /// rows of the table went.
+    async fn retract(&self, steps: &Steps<'_>) -> Result<u64, LoadError> {
+        let (range, table) = (self.range(), steps.table);
+        let mut retracted = 0;
+        if guarded!("retract") {
+            retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
+            steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
+        }
+        for statement in reconcile_sql::forget_present(table) {
+            steps.execute_over(&statement, range).await?;
+        }
+        Ok(retracted)
     }
 }
 
