@@ -3,7 +3,8 @@
 //! # Contract
 //! A key is known here only when its member was committed; members never go away and keep their keys, so what is known stays
 //! true, unless the warehouse is restored from a backup beneath the process. So each load looks whether the newest member
-//! that is known still stands ([`KnownMembers::still_stand`]): a backup that lacks any lacks that one.
+//! that is known still stands ([`KnownMembers::still_stand`]): keys are given in ascending order, so a backup that lacks any
+//! lacks that one, but for members that were being made at the very moment of the backup.
 //! At most [`NAMES_MAX`] of a dimension are kept: then the process begins anew with that dimension.
 
 use std::collections::HashMap;

@@ -51,6 +51,13 @@ pub(super) struct PreparedRows {
     pub repaired_count: u64,
 }
 
+/// Rows of one connector in one micro-batch.
+pub(super) struct SourceRows {
+    pub source_partition_id: i64,
+    pub origins: Origins,
+    pub batches: Vec<RecordBatch>,
+}
+
 /// What a part's rows look like before their members are known.
 pub(super) enum Converted {
     Prepared(PreparedRows),
@@ -59,23 +66,18 @@ pub(super) enum Converted {
 }
 
 /// Converts all rows of one part, and ranks them where that can be done here.
-pub(super) fn convert_rows(
-    plan: &TablePlan,
-    source_partition_id: i64,
-    origins: &Origins,
-    batches: &[RecordBatch],
-) -> Result<Converted, LoadError> {
+pub(super) fn convert_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<Converted, LoadError> {
     if !RankedRows::suits(plan) {
-        return prepare_rows(plan, source_partition_id, origins, batches).map(Converted::Prepared);
+        return prepare_rows(plan, sources).map(Converted::Prepared);
     }
     let schema = copy_schema(plan);
     let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
-    let mut complete = Vec::with_capacity(batches.len());
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+    let mut complete = Vec::new();
+    for (source, batch) in with_rows(sources) {
         let rows = Rows { plan, batch };
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
         rows.collect_days_and_shards(&columns, &mut prepared)?;
-        columns.extend(rows.lineage(source_partition_id, origins)?);
+        columns.extend(rows.lineage(source)?);
         complete.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?);
         prepared.row_count += batch.num_rows() as u64;
     }
@@ -86,24 +88,19 @@ pub(super) fn convert_rows(
 }
 
 /// Prepares all rows of one part.
-fn prepare_rows(
-    plan: &TablePlan,
-    source_partition_id: i64,
-    origins: &Origins,
-    batches: &[RecordBatch],
-) -> Result<PreparedRows, LoadError> {
+fn prepare_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<PreparedRows, LoadError> {
     let schema = copy_schema(plan);
     let failed = |source| LoadError::Encode { connector: plan.connector.clone(), source };
     let mut encoder = encoder(&schema, &jsonb_columns(plan)).map_err(failed)?;
     let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
     let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
     encoder.write_header(&mut buffer).map_err(failed)?;
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+    for (source, batch) in with_rows(sources) {
         let rows = Rows { plan, batch };
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
         rows.collect_days_and_shards(&columns, &mut prepared)?;
         rows.collect_members(&columns, &mut prepared)?;
-        columns.extend(rows.lineage(source_partition_id, origins)?);
+        columns.extend(rows.lineage(source)?);
         let complete = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
         encoder.write_batch(&complete, &mut buffer).map_err(failed)?;
         prepared.row_count += batch.num_rows() as u64;
@@ -117,6 +114,11 @@ fn prepare_rows(
         keys.remove("");
     });
     Ok(prepared)
+}
+
+fn with_rows(sources: &[SourceRows]) -> impl Iterator<Item = (&SourceRows, &RecordBatch)> {
+    let all = sources.iter().flat_map(|source| source.batches.iter().map(move |batch| (source, batch)));
+    all.filter(|(_, batch)| batch.num_rows() > 0)
 }
 
 fn copy_schema(plan: &TablePlan) -> SchemaRef {
@@ -281,7 +283,7 @@ impl Rows<'_> {
     }
 
     /// In the order of [`LINEAGE_COLUMNS`].
-    fn lineage(&self, source_partition_id: i64, origins: &Origins) -> Result<Vec<ArrayRef>, LoadError> {
+    fn lineage(&self, source: &SourceRows) -> Result<Vec<ArrayRef>, LoadError> {
         let offsets = self.required_column(OFFSET_COLUMN, &DataType::Int64)?;
         let records = self.required_column(RECORD_COLUMN, &DataType::Int32)?;
         let rows = self.required_column(ROW_COLUMN, &DataType::Int64)?;
@@ -289,7 +291,7 @@ impl Rows<'_> {
         let (mut times, mut hashes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let places = offsets.as_primitive::<Int64Type>().values().iter();
         for (offset, record) in places.zip(records.as_primitive::<Int32Type>().values()) {
-            let Some((time, hash)) = origins.get(&(*offset, *record)) else {
+            let Some((time, hash)) = source.origins.get(&(*offset, *record)) else {
                 return Err(LoadError::OriginMissing { offset: *offset, record: *record });
             };
             times.push(time.timestamp_micros());
@@ -298,7 +300,7 @@ impl Rows<'_> {
         let newer = self.newer_at(&times)?;
         let stamps =
             |values: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(values).with_timezone(UTC)) as ArrayRef;
-        let source = Arc::new(Int64Array::from_value(source_partition_id, count)) as ArrayRef;
+        let source = Arc::new(Int64Array::from_value(source.source_partition_id, count)) as ArrayRef;
         Ok(vec![source, offsets, records, rows, stamps(newer), stamps(times), Arc::new(Int64Array::from(hashes))])
     }
 

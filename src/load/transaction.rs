@@ -11,6 +11,7 @@ use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
+use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
@@ -18,14 +19,6 @@ use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
 const SESSION: &str = "SET LOCAL work_mem = '64MB'";
-
-/// Rows of a micro-batch meet few of a table: looking each up by its key beats reading the table.
-const BY_KEY: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
-/// What the table holds of a range is about as much as the micro-batch's rows: each side is read once. By its key a
-/// row would meet every loser of it in the shadow, and without statistics every row of the micro-batch.
-const BY_RANGE: &str = "SET LOCAL enable_nestloop = off";
-const AS_PLANNED: &str =
-    "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = on";
 
 /// Natural keys that facts name and that are no members yet, by dimension.
 type MissingMembers<'a> = BTreeMap<&'a str, (&'a Link, BTreeSet<String>)>;
@@ -68,7 +61,8 @@ pub(super) async fn check_unknown_members(client: &Object, plan: &TablePlan) -> 
 
 /// One load: what is loaded, and where to.
 pub(super) struct Load<'a> {
-    pub(super) batch: &'a BatchToLoad,
+    /// One, or several that are loaded together: then nobody has loaded any of their offsets.
+    pub(super) batches: &'a [BatchToLoad],
     /// Dimensions first.
     pub(super) parts: &'a [PreparedPart],
     /// Every table that any connector fills, dimensions first.
@@ -78,22 +72,32 @@ pub(super) struct Load<'a> {
 }
 
 impl Load<'_> {
-    pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<LoadOutcome, LoadError>
+    /// `None`, and nothing written: they must be loaded one by one.
+    pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<Option<LoadOutcome>, LoadError>
     where
-        F: Fn() -> Fut,
+        F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let missing = self.missing_members(client).await?;
-        let mode = if self.batch.replaces { Mode::Replacing } else { Mode::Fresh };
-        if let Some(outcome) = self.attempt(client, mode, &missing, &still_live).await? {
+        let replaces = self.batches.iter().any(|batch| batch.replaces);
+        // what is taken away, and who decided about a name, is told by one micro-batch
+        if self.are_several() && (replaces || self.parts.iter().any(|part| !part.proposals.is_empty())) {
+            return Ok(None);
+        }
+        let mode = if replaces { Mode::Replacing } else { Mode::Fresh };
+        let outcome = self.attempt(client, mode, &missing, &still_live).await?;
+        if outcome.is_some() || self.are_several() {
             return Ok(outcome);
         }
         // rows were found that the catalog knows nothing of: it was restored from a backup
-        let outcome = self.attempt(client, Mode::Replacing, &missing, &still_live).await?;
-        Ok(outcome.expect("this mode gives an outcome always"))
+        self.attempt(client, Mode::Replacing, &missing, &still_live).await
     }
 
-    /// `None`: it must be done again in the other mode.
+    fn are_several(&self) -> bool {
+        self.batches.len() > 1
+    }
+
+    /// `None`: it must be done again in the other mode, or one by one.
     async fn attempt<F, Fut>(
         &self,
         client: &mut Object,
@@ -102,7 +106,7 @@ impl Load<'_> {
         still_live: &F,
     ) -> Result<Option<LoadOutcome>, LoadError>
     where
-        F: Fn() -> Fut,
+        F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let transaction = client
@@ -117,24 +121,24 @@ impl Load<'_> {
             copy_in(&transaction, number, part).await?;
         }
         crate::telemetry::fail_point!("load.copied", LoadError::StillLive);
-        self.lock_source(&transaction, mode).await?;
-        if mode == Mode::Fresh && self.is_loaded_over(&transaction).await? {
+        self.lock_sources(&transaction, mode).await?;
+        if mode == Mode::Fresh && self.are_loaded_over(&transaction).await? {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
-        let (live, unchanged) = match still_live().await.map_err(LoadError::StillLive)? {
-            None if guarded!("still_live") => (LiveBatch::default(), Some(LoadOutcome::NotLive)),
-            asked => {
-                let live = asked.unwrap_or_default();
-                let is_new = self.insert_load_state(&transaction, live.mask_rev).await?;
-                (live, (!is_new).then_some(LoadOutcome::AlreadyLoaded))
+        let live = match self.admit(&transaction, still_live).await? {
+            Admitted::Yes(live) => live,
+            Admitted::No(outcome) => {
+                transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
+                return Ok((!self.are_several()).then_some(outcome));
             }
         };
-        if unchanged.is_some() {
+        if self.are_several() && !live.masked.is_empty() {
+            // which rows they hide is told by each one's source
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
-            return Ok(unchanged);
+            return Ok(None);
         }
         self.leave_masked_out(&transaction, &live).await?;
         if mode == Mode::Replacing {
@@ -144,6 +148,26 @@ impl Load<'_> {
         crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
+    }
+
+    /// Asks the catalog for each micro-batch, and notes it as loaded. The masks are those of all.
+    async fn admit<F, Fut>(&self, transaction: &Transaction<'_>, still_live: &F) -> Result<Admitted, LoadError>
+    where
+        F: Fn(MicroBatchId) -> Fut,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
+    {
+        let mut all = LiveBatch::default();
+        for batch in self.batches {
+            let live = match still_live(batch.micro_batch_id).await.map_err(LoadError::StillLive)? {
+                None if guarded!("still_live") => return Ok(Admitted::No(LoadOutcome::NotLive)),
+                asked => asked.unwrap_or_default(),
+            };
+            if !insert_load_state(transaction, batch, live.mask_rev).await? {
+                return Ok(Admitted::No(LoadOutcome::AlreadyLoaded));
+            }
+            all.masked.extend(live.masked);
+        }
+        Ok(Admitted::Yes(all))
     }
 
     async fn missing_members(&self, client: &Object) -> Result<MissingMembers<'_>, LoadError> {
@@ -164,34 +188,42 @@ impl Load<'_> {
         Ok(missing)
     }
 
-    async fn lock_source(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
+    async fn lock_sources(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
         if !guarded!("source_lock") {
             return Ok(());
         }
-        let lock = source_lock(self.batch.source_partition_id);
         let sql = match mode {
             Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
             Mode::Replacing => "SELECT pg_advisory_xact_lock($1, $2)",
         };
-        transaction
-            .query_one(sql, &[&lock.class, &lock.object])
-            .await
-            .map_err(LoadError::query("lock the source of a load"))?;
+        let locks: LockSet = self.batches.iter().map(|batch| source_lock(batch.source_partition_id)).collect();
+        for lock in locks {
+            transaction
+                .query_one(sql, &[&lock.class, &lock.object])
+                .await
+                .map_err(LoadError::query("lock the source of a load"))?;
+        }
         Ok(())
     }
 
-    /// Source and range, as the statements take them.
+    /// Source and range, as the statements take them that retract: those know one micro-batch.
     fn range(&self) -> (i64, i64, i64) {
-        (self.batch.source_partition_id, self.batch.offsets.first(), self.batch.offsets.next())
+        debug_assert!(!self.are_several(), "several are never retracted together");
+        range(&self.batches[0])
     }
 
-    async fn is_loaded_over(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
-        let (source, first, next) = self.range();
-        let row = transaction
-            .query_one(include_str!("sql/select_loaded_over.sql"), &[&source, &first, &next])
-            .await
-            .map_err(LoadError::query("read what is loaded"))?;
-        Ok(row.get(0))
+    async fn are_loaded_over(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
+        for batch in self.batches {
+            let (source, first, next) = range(batch);
+            let row = transaction
+                .query_one(include_str!("sql/select_loaded_over.sql"), &[&source, &first, &next])
+                .await
+                .map_err(LoadError::query("read what is loaded"))?;
+            if row.get(0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn shards(&self, mode: Mode, missing: &MissingMembers<'_>) -> LockSet {
@@ -219,20 +251,6 @@ impl Load<'_> {
         locks
     }
 
-    /// `false`: another transaction has loaded it.
-    async fn insert_load_state(&self, transaction: &Transaction<'_>, mask_rev: i32) -> Result<bool, LoadError> {
-        let row_count = self.parts.iter().map(|part| part.rows.row_count as i64).sum::<i64>();
-        let (source, first, next) = self.range();
-        let inserted = transaction
-            .execute(
-                include_str!("sql/insert_load_state.sql"),
-                &[&self.batch.micro_batch_id.0, &source, &first, &next, &row_count, &mask_rev],
-            )
-            .await
-            .map_err(LoadError::query("write what is loaded"))?;
-        Ok(inserted == 1)
-    }
-
     async fn leave_masked_out(&self, transaction: &Transaction<'_>, live: &LiveBatch) -> Result<(), LoadError> {
         if live.masked.is_empty() {
             return Ok(());
@@ -252,7 +270,7 @@ impl Load<'_> {
         transaction
             .execute(
                 include_str!("sql/delete_replaced_load_state.sql"),
-                &[&source, &first, &next, &self.batch.micro_batch_id.0],
+                &[&source, &first, &next, &self.batches[0].micro_batch_id.0],
             )
             .await
             .map_err(LoadError::query("forget what was replaced"))?;
@@ -286,7 +304,7 @@ impl Load<'_> {
                 .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
             counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
         }
-        decisions::write(transaction, self.batch.micro_batch_id, self.parts, &mut counts).await?;
+        decisions::write(transaction, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
             self.reconcile(transaction, mode, table, live, &mut counts).await?;
         }
@@ -372,72 +390,32 @@ impl Load<'_> {
     }
 }
 
-/// Statements over one table.
-struct Steps<'a> {
-    transaction: &'a Transaction<'a>,
-    table: &'a LoadTable,
+/// What the catalog and `load_state` say of a load.
+enum Admitted {
+    Yes(LiveBatch),
+    No(LoadOutcome),
 }
 
-impl Steps<'_> {
-    fn failed(&self) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
-        LoadError::query(format!("merge rows into {}", self.table.name))
-    }
+/// Source and range of offsets.
+fn range(batch: &BatchToLoad) -> (i64, i64, i64) {
+    (batch.source_partition_id, batch.offsets.first(), batch.offsets.next())
+}
 
-    async fn batch(&self, sql: &str) -> Result<(), LoadError> {
-        self.transaction.batch_execute(sql).await.map_err(self.failed())
-    }
-
-    async fn execute(&self, sql: &str) -> Result<u64, LoadError> {
-        self.transaction.execute(sql, &[]).await.map_err(self.failed())
-    }
-
-    async fn execute_over(&self, sql: &str, (source, first, next): (i64, i64, i64)) -> Result<u64, LoadError> {
-        self.transaction.execute(sql, &[&source, &first, &next]).await.map_err(self.failed())
-    }
-
-    async fn leave_masked_out(&self, live: &LiveBatch) -> Result<(), LoadError> {
-        if live.masked.is_empty() {
-            return Ok(());
-        }
-        let (offsets, records): (Vec<i64>, Vec<i32>) = live.masked.iter().copied().unzip();
-        let sql = merge_sql::delete_masked_of(&reconcile_sql::rows_name(self.table));
-        self.transaction.execute(&sql, &[&offsets, &records]).await.map_err(self.failed())?;
-        Ok(())
-    }
-
-    /// Whether the table and its shadow hold exactly the rows that the micro-batch makes.
-    async fn is_unchanged(&self, (source, first, next): (i64, i64, i64), row_count: u64) -> Result<bool, LoadError> {
-        let row = self
-            .transaction
-            .query_one(&reconcile_sql::count_made_again(self.table), &[&source, &first, &next])
-            .await
-            .map_err(self.failed())?;
-        let (held, same): (i64, i64) = (row.get("held"), row.get("same"));
-        Ok(held == same && same.unsigned_abs() == row_count)
-    }
-
-    /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.
-    async fn shadow_losers(&self) -> Result<u64, LoadError> {
-        self.execute(&reconcile_sql::shadow_own_losers(self.table)).await?;
-        self.batch(BY_KEY).await?;
-        let held =
-            self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
-        let mut outranked = 0;
-        if held.get::<_, i64>(0) > 0 {
-            outranked = self.execute(&reconcile_sql::shadow_outranked(self.table)).await?;
-            self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
-        }
-        self.batch(AS_PLANNED).await?;
-        if !guarded!("shadow") {
-            self.execute(&reconcile_sql::forget_losers(self.table)).await?;
-        }
-        Ok(outranked)
-    }
-
-    async fn insert(&self) -> Result<(u64, u64), LoadError> {
-        let row = self.transaction.query_one(&reconcile_sql::insert(self.table), &[]).await.map_err(self.failed())?;
-        Ok((row.get::<_, i64>("inserted").unsigned_abs(), row.get::<_, i64>("updated").unsigned_abs()))
-    }
+/// `false`: another transaction has loaded it.
+async fn insert_load_state(
+    transaction: &Transaction<'_>,
+    batch: &BatchToLoad,
+    mask_rev: i32,
+) -> Result<bool, LoadError> {
+    let (source, first, next) = range(batch);
+    let inserted = transaction
+        .execute(
+            include_str!("sql/insert_load_state.sql"),
+            &[&batch.micro_batch_id.0, &source, &first, &next, &batch.row_count(), &mask_rev],
+        )
+        .await
+        .map_err(LoadError::query("write what is loaded"))?;
+    Ok(inserted == 1)
 }
 
 async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPart) -> Result<(), LoadError> {

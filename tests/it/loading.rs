@@ -4,6 +4,7 @@ mod checker;
 mod fixtures;
 mod guards;
 mod hostile;
+mod joined;
 mod leases;
 mod replaced;
 mod resolved;

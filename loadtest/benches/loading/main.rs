@@ -6,7 +6,7 @@
 //! | plain | the upsert as one would write it down: COPY into a temporary table, join the dimensions, ON CONFLICT DO UPDATE |
 //! | streaming | [`Loader::load`], one micro-batch after the other into hot partitions |
 //! | replay | the same micro-batches again, under new names: nothing changes |
-//! | backfill | the same into days that no row has reached before |
+//! | backfill | the same into days that no row has reached before; the micro-batches wait, so that they are joined |
 //! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
 
 mod plain;
@@ -26,6 +26,7 @@ use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
 use sluice::client::postgres;
 use sluice::config::{Connectors, PostgresSettings, load_connectors};
 use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader};
+use sluice::pipeline::JOINED;
 use sluice::types::{MicroBatchId, OffsetRange};
 
 use self::rows::{DAY_MILLIS, Layout};
@@ -104,6 +105,11 @@ impl Bench {
         Ok(())
     }
 
+    /// How many micro-batches fit into one transaction.
+    fn joined(&self) -> usize {
+        (JOINED.row_count_max as usize / self.options.batch_rows).clamp(1, JOINED.batch_count_max as usize)
+    }
+
     fn batches(&self) -> usize {
         self.options.rows / self.options.batch_rows
     }
@@ -134,19 +140,22 @@ impl Bench {
         let loader = Loader::new(self.pool.clone(), &self.connectors).await?;
         let clock = Clock::start(&self.options);
         // as loaders do: the next micro-batch is prepared while this one is written
-        let mut next = Some(loader.prepare(&batches[0]).await?);
-        for (number, batch) in batches.iter().enumerate() {
+        // and those that wait are joined, where nobody asks for single ones
+        let joined = if self.options.phase == Phase::Backfill { self.joined() } else { 1 };
+        let groups: Vec<&[BatchToLoad]> = batches.chunks(joined).collect();
+        let mut next = Some(loader.prepare(groups[0]).await?);
+        for (number, group) in groups.iter().enumerate() {
             let prepared = next.take().context("prepared before")?;
             let coming = async {
-                match batches.get(number + 1) {
-                    Some(batch) => loader.prepare(batch).await.map(Some),
+                match groups.get(number + 1) {
+                    Some(group) => loader.prepare(group).await.map(Some),
                     None => Ok(None),
                 }
             };
-            let (outcome, coming) = tokio::join!(loader.load_prepared(batch, &prepared, live), coming);
+            let (outcome, coming) = tokio::join!(loader.load_prepared(group, &prepared, live), coming);
             next = coming?;
             let outcome = outcome?;
-            let LoadOutcome::Loaded(counts) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
+            let Some(LoadOutcome::Loaded(counts)) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
             if self.options.phase == Phase::Replay {
                 let table = counts.tables["fact_sales"];
                 ensure!(table.inserted + table.updated + table.retracted == 0, "a replay changed rows: {table:?}");
@@ -201,7 +210,7 @@ impl Bench {
     }
 }
 
-async fn live() -> Result<Option<LiveBatch>, CatalogError> {
+async fn live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
     Ok(Some(LiveBatch::default()))
 }
 
