@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
@@ -92,6 +92,19 @@ pub async fn lease_unloaded_batches(
         })
     };
     Ok(rows.iter().filter_map(leased).collect())
+}
+
+/// First and last day of the files whose rows wait to be loaded, those of some micro-batches left out.
+pub async fn awaited_days(
+    client: &impl GenericClient,
+    without: &[MicroBatchId],
+) -> Result<Vec<(NaiveDate, NaiveDate)>, CatalogError> {
+    let without: Vec<Uuid> = without.iter().map(|id| id.0).collect();
+    let rows = client
+        .query(include_str!("sql/select_awaited_days.sql"), &[&without])
+        .await
+        .map_err(CatalogError::query("list the days of rows to load"))?;
+    Ok(rows.iter().map(|row| (row.get("first"), row.get("last"))).collect())
 }
 
 /// Whoever works longer than its lease says so meanwhile, so that nobody else does the same work.

@@ -15,7 +15,8 @@
 //!
 //! # Ways
 //! Rows of one connector into one fact, of offsets that nobody has loaded, are ranked and resolved in the process, keys that the
-//! table holds are asked for once, and all others are copied straight into it (`append`). Everything else is ranked by SQL:
+//! table holds are asked for once, and all others are copied straight into it (`append`). Many rows of a day that has no partition make it whole: copied, indexed, attached,
+//! and sealed where the day is over (`bulk`). Everything else is ranked by SQL:
 //! dimensions, members told by names, masks, replays. A replay that makes every row again exactly ends after one look.
 //!
 //! # Ordering
@@ -41,6 +42,7 @@
 
 mod answers;
 mod append;
+mod bulk;
 mod days;
 mod decisions;
 mod error;
@@ -66,10 +68,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
+use chrono::{DateTime, NaiveDate, Utc};
+use deadpool_postgres::{Object, Pool};
 
 use self::append::Expected;
+use self::bulk::{BulkDays, Sealable};
 use self::days::KnownDays;
 use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
@@ -181,6 +184,16 @@ pub struct Loader {
 /// Micro-batches whose rows are ready to be written: the work that the server has no part in, but for looking up members.
 pub struct PreparedBatches {
     parts: Vec<PreparedPart>,
+    awaited: Option<Vec<(NaiveDate, NaiveDate)>>,
+}
+
+impl PreparedBatches {
+    /// Tells of which days more rows wait: the first and the last day of each stretch. Other days may be sealed with this load,
+    /// if they are over and it makes their partitions.
+    #[must_use]
+    pub fn awaiting(self, days: Vec<(NaiveDate, NaiveDate)>) -> Self {
+        Self { awaited: Some(days), ..self }
+    }
 }
 
 /// The rows of one connector, of all micro-batches that are prepared together.
@@ -273,14 +286,24 @@ impl Loader {
         let started = Instant::now();
         let parts = &prepared.parts;
         let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
-        for part in parts {
-            let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
-            let (table, days) = (&part.plan.table, &part.rows.days);
-            self.known_days.ensure(&mut client, table, &dimensions, self.seals.get(table), days).await?;
+        let bulk = if batches.iter().any(|batch| batch.replaces) {
+            BulkDays::default()
+        } else {
+            BulkDays::choose(&client, &self.known_days, parts).await?
+        };
+        self.ensure_days(&mut client, parts, &bulk).await?;
+        let (expected, members, tables) = (&self.expected, &self.known_members, &self.tables);
+        let sealable = Sealable { now: Utc::now(), awaited: prepared.awaited.as_deref(), seals: &self.seals };
+        let mut load =
+            transaction::Load { batches, parts, tables, expected, members, bulk: &bulk, sealable: &sealable };
+        let mut outcome = load.run(&mut client, &still_live).await;
+        if let (Ok(None), [batch]) = (&outcome, batches) {
+            // some rows are masked, or are there and the catalog knows nothing of them: it was restored from a backup
+            let (none, batch) = (BulkDays::default(), [BatchToLoad { replaces: true, ..batch.clone() }]);
+            self.ensure_days(&mut client, parts, &none).await?;
+            (load.batches, load.bulk) = (&batch, &none);
+            outcome = load.run(&mut client, &still_live).await;
         }
-        let (expected, members) = (&self.expected, &self.known_members);
-        let load = transaction::Load { batches, parts, tables: &self.tables, expected, members };
-        let outcome = load.run(&mut client, still_live).await;
         match &outcome {
             Ok(Some(LoadOutcome::Loaded(counts))) => {
                 metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
@@ -290,6 +313,17 @@ impl Loader {
             Err(_) => parts.iter().for_each(|part| self.known_days.forget(&part.plan.table)),
         }
         outcome
+    }
+
+    /// Makes the partitions that rows need and that the load does not make itself.
+    async fn ensure_days(&self, client: &mut Object, parts: &[PreparedPart], bulk: &BulkDays) -> Result<(), LoadError> {
+        for part in parts {
+            let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
+            let table = &part.plan.table;
+            let days = part.rows.days.iter().filter(|day| !bulk.contains(table, **day)).copied().collect();
+            self.known_days.ensure(client, table, &dimensions, self.seals.get(table), &days).await?;
+        }
+        Ok(())
     }
 
     /// Seals a partition that is due at `now`. `false`: none is, others are at it, or something was in the way.
@@ -308,7 +342,7 @@ impl Loader {
             let rows = self.resolve(&plan, converted).await?;
             parts.push(PreparedPart { plan, rows, proposals });
         }
-        Ok(PreparedBatches { parts })
+        Ok(PreparedBatches { parts, awaited: None })
     }
 
     /// Dimensions first, then by table, so that every load takes the same order.

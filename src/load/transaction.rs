@@ -7,6 +7,7 @@ use futures::SinkExt;
 use tokio_postgres::IsolationLevel;
 
 use super::append::{Append, Expected};
+use super::bulk::{BulkDays, Sealable};
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
@@ -69,11 +70,19 @@ pub(super) struct Load<'a> {
     pub(super) tables: &'a [LoadTable],
     pub(super) expected: &'a Expected,
     pub(super) members: &'a KnownMembers,
+    /// Days without partition; all others that rows fall on have one.
+    pub(super) bulk: &'a BulkDays,
+    pub(super) sealable: &'a Sealable<'a>,
 }
 
 impl Load<'_> {
-    /// `None`, and nothing written: they must be loaded one by one.
-    pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<Option<LoadOutcome>, LoadError>
+    /// `None`, and nothing written: several must be loaded one by one; a single one as one that replaces others, because rows of
+    /// its offsets were found that the catalog knows nothing of, or because some of its rows are masked.
+    pub(super) async fn run<F, Fut>(
+        &self,
+        client: &mut Object,
+        still_live: &F,
+    ) -> Result<Option<LoadOutcome>, LoadError>
     where
         F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
@@ -85,12 +94,7 @@ impl Load<'_> {
             return Ok(None);
         }
         let mode = if replaces { Mode::Replacing } else { Mode::Fresh };
-        let outcome = self.attempt(client, mode, &missing, &still_live).await?;
-        if outcome.is_some() || self.are_several() {
-            return Ok(outcome);
-        }
-        // rows were found that the catalog knows nothing of: it was restored from a backup
-        self.attempt(client, Mode::Replacing, &missing, &still_live).await
+        self.attempt(client, mode, &missing, still_live).await
     }
 
     fn are_several(&self) -> bool {
@@ -127,6 +131,7 @@ impl Load<'_> {
             return Ok(None);
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
+        let bulk = self.bulk.lock(&transaction).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
         let live = match self.admit(&transaction, still_live).await? {
             Admitted::Yes(live) => live,
@@ -135,8 +140,8 @@ impl Load<'_> {
                 return Ok((!self.are_several()).then_some(outcome));
             }
         };
-        if self.are_several() && !live.masked.is_empty() {
-            // which rows they hide is told by each one's source
+        if !live.masked.is_empty() && (self.are_several() || !bulk.is_empty()) {
+            // which rows they hide is told by each one's source, and by SQL alone
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
@@ -144,7 +149,7 @@ impl Load<'_> {
         if mode == Mode::Replacing {
             self.forget_replaced(&transaction).await?;
         }
-        let counts = self.write(&transaction, mode, missing, &live).await?;
+        let counts = self.write(&transaction, mode, missing, &live, &bulk).await?;
         crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
@@ -284,17 +289,18 @@ impl Load<'_> {
         mode: Mode,
         missing: &MissingMembers<'_>,
         live: &LiveBatch,
+        bulk: &BulkDays,
     ) -> Result<LoadCounts, LoadError> {
         let touched: Vec<&LoadTable> = self
             .tables
             .iter()
             .filter(|table| mode == Mode::Replacing || self.parts.iter().any(|part| part.plan.table == table.name))
             .collect();
-        lock_dimensions(transaction, &touched, missing, self.parts).await?;
+        lock_dimensions(transaction, &touched, missing, self.parts, bulk).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         for table in dimensions {
-            self.reconcile(transaction, mode, table, live, &mut counts).await?;
+            self.reconcile(transaction, mode, table, live, bulk, &mut counts).await?;
         }
         for (link, keys) in missing.values() {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -306,7 +312,7 @@ impl Load<'_> {
         }
         decisions::write(transaction, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
-            self.reconcile(transaction, mode, table, live, &mut counts).await?;
+            self.reconcile(transaction, mode, table, live, bulk, &mut counts).await?;
         }
         Ok(counts)
     }
@@ -318,6 +324,7 @@ impl Load<'_> {
         mode: Mode,
         table: &LoadTable,
         live: &LiveBatch,
+        bulk: &BulkDays,
         counts: &mut LoadCounts,
     ) -> Result<(), LoadError> {
         let steps = Steps { transaction, table };
@@ -337,8 +344,8 @@ impl Load<'_> {
                 waiting = true;
                 continue;
             };
-            let append =
-                Append { transaction, table, plan: &part.plan, rows, expected: self.expected, members: self.members };
+            let Self { expected, members, sealable, .. } = *self;
+            let append = Append { transaction, table, plan: &part.plan, rows, expected, members, bulk, sealable };
             if is_plain {
                 steps.batch(BY_KEY).await?;
                 let appended = append.run().await?;
@@ -446,11 +453,15 @@ async fn lock_dimensions(
     touched: &[&LoadTable],
     missing: &MissingMembers<'_>,
     parts: &[PreparedPart],
+    bulk: &BulkDays,
 ) -> Result<(), LoadError> {
     let merged = touched.iter().filter(|table| !table.is_fact).map(|table| table.name.clone());
-    let written: BTreeSet<String> =
+    let mut written: BTreeSet<String> =
         merged.chain(missing.keys().map(|table| (*table).to_owned())).chain(decisions::dimensions(parts)).collect();
-    if let Some(lock) = merge_sql::lock_tables(written.iter(), "ROW EXCLUSIVE") {
+    written.extend(bulk.dimensions(parts).cloned());
+    // foreign keys want them alone
+    let mode = if bulk.is_empty() { "ROW EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
+    if let Some(lock) = merge_sql::lock_tables(written.iter(), mode) {
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }
     Ok(())

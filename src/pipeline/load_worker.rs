@@ -123,7 +123,12 @@ impl LoadWorker {
         for leased in leased {
             batches.push(self.read(leased).await?);
         }
-        let prepared = self.loader.prepare(&batches).await?;
+        let ids: Vec<MicroBatchId> = leased.iter().map(|leased| leased.id).collect();
+        let awaited = {
+            let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+            catalog::awaited_days(&client, &ids).await?
+        };
+        let prepared = self.loader.prepare(&batches).await?.awaiting(awaited);
         let Some(outcome) = self.loader.load_prepared(&batches, &prepared, |id| self.still_live(id)).await? else {
             return Ok(false);
         };

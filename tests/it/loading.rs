@@ -1,5 +1,6 @@
 //! The loader on a real PostgreSQL: what the warehouse holds after any order, repetition and interference.
 
+mod bulk;
 mod checker;
 mod fixtures;
 mod guards;

@@ -25,7 +25,7 @@ use deadpool_postgres::Pool;
 use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
 use sluice::client::postgres;
 use sluice::config::{Connectors, PostgresSettings, load_connectors};
-use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader};
+use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader, PreparedBatches};
 use sluice::pipeline::JOINED;
 use sluice::types::{MicroBatchId, OffsetRange};
 
@@ -63,7 +63,7 @@ struct Options {
 }
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/benches/loading");
-/// Backfilled rows are spread over so many days.
+/// Backfilled rows are of so many days, one after the other, as old objects are announced.
 const BACKFILL_DAYS: i64 = 2;
 /// Other sales than the streamed ones.
 const BACKFILL_FIRST: u64 = 1 << 40;
@@ -76,7 +76,9 @@ async fn main() -> anyhow::Result<()> {
     let days = if options.phase == Phase::Backfill { BACKFILL_DAYS } else { 1 };
     let with_changes = options.phase != Phase::Backfill;
     let first = if with_changes { 0 } else { BACKFILL_FIRST };
-    let layout = Layout { batch_rows: options.batch_rows, days, with_changes, first };
+    let batches_per_day =
+        if days > 1 { (options.rows / options.batch_rows).div_ceil(days as usize) } else { usize::MAX };
+    let layout = Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first };
     let bench = Bench { options, pool, connectors, layout };
     match bench.options.phase {
         Phase::Prepare => bench.prepare().await,
@@ -143,12 +145,12 @@ impl Bench {
         // and those that wait are joined, where nobody asks for single ones
         let joined = if self.options.phase == Phase::Backfill { self.joined() } else { 1 };
         let groups: Vec<&[BatchToLoad]> = batches.chunks(joined).collect();
-        let mut next = Some(loader.prepare(groups[0]).await?);
+        let mut next = Some(self.prepare_group(&loader, &groups, 0).await?);
         for (number, group) in groups.iter().enumerate() {
             let prepared = next.take().context("prepared before")?;
             let coming = async {
                 match groups.get(number + 1) {
-                    Some(group) => loader.prepare(group).await.map(Some),
+                    Some(_) => self.prepare_group(&loader, &groups, number + 1).await.map(Some),
                     None => Ok(None),
                 }
             };
@@ -163,6 +165,23 @@ impl Bench {
         }
         clock.stop(self.options.phase);
         self.check("fact_sales", self.layout.with_changes).await
+    }
+
+    /// Those that are to be loaded after them are known to the loader, as they are in the catalog.
+    async fn prepare_group(
+        &self,
+        loader: &Loader,
+        groups: &[&[BatchToLoad]],
+        number: usize,
+    ) -> anyhow::Result<PreparedBatches> {
+        let prepared = loader.prepare(groups[number]).await?;
+        if self.options.phase != Phase::Backfill {
+            return Ok(prepared);
+        }
+        let batches_before: usize = groups[..=number].iter().map(|group| group.len()).sum();
+        let later = batches_before..self.batches();
+        let awaited = later.map(|batch| self.layout.days_of(batch)).collect::<Option<Vec<_>>>();
+        Ok(prepared.awaiting(awaited.context("in range")?))
     }
 
     async fn plain(&self) -> anyhow::Result<()> {
