@@ -160,6 +160,7 @@ impl Database {
                 ("V0004__resolution", include_str!("../../migrations/warehouse/V0004__resolution.sql")),
                 ("V0005__sealing", include_str!("../../migrations/warehouse/V0005__sealing.sql")),
                 ("V0006__views", include_str!("../../migrations/warehouse/V0006__views.sql")),
+                ("V0008__digest", include_str!("../../migrations/warehouse/V0008__digest.sql")),
             ],
         }
     }

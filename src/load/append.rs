@@ -107,10 +107,7 @@ impl Append<'_> {
         let held = self.held(days).await?;
         self.expected.note(&self.table.name, held.is_empty());
         let (new, old) = parted(days.iter().map(|(_, winners)| winners), &held);
-        let mut new_count = 0;
-        if !new.is_empty() {
-            new_count = self.copy(&table_name(&self.table.name), tuples, &new).await?;
-        }
+        let new_count = self.copy_new(tuples, days, &new).await?;
         if !old.is_empty() {
             self.copy(&rows_name(self.table), tuples, &old).await?;
         }
@@ -122,17 +119,31 @@ impl Append<'_> {
         let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
         self.transaction.batch_execute("SAVEPOINT all_new").await.map_err(failed())?;
         let (all, _) = parted(days.iter().map(|(_, winners)| winners), &BTreeSet::new());
-        match self.copy(&table_name(&self.table.name), tuples, &all).await {
+        match self.copy_new(tuples, days, &all).await {
             Ok(count) => {
                 self.transaction.batch_execute("RELEASE SAVEPOINT all_new").await.map_err(failed())?;
                 Ok(Some(count))
             }
-            Err(LoadError::Query { source, .. }) if source.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            Err(LoadError::Query { source, .. })
+                if source.code() == Some(&SqlState::UNIQUE_VIOLATION) && guarded!("held_after_all") =>
+            {
                 self.transaction.batch_execute("ROLLBACK TO SAVEPOINT all_new").await.map_err(failed())?;
                 Ok(None)
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Into the one day's partition, or into the table, where the server finds the partition of each row.
+    async fn copy_new(&self, tuples: &[u8], days: &[&Day], rows: &[Range<usize>]) -> Result<u64, LoadError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let into = match days {
+            [(day, _)] => partition_name(&self.table.name, *day),
+            _ => self.table.name.clone(),
+        };
+        self.copy(&table_name(&into), tuples, rows).await
     }
 
     /// All rows into the temporary table.
@@ -148,7 +159,7 @@ impl Append<'_> {
     async fn keys_of_new_members(&self) -> Result<Vec<HashMap<String, i64>>, LoadError> {
         let mut keys = Vec::with_capacity(self.rows.unresolved.len());
         for (link, names) in self.plan.links().iter().zip(&self.rows.unresolved) {
-            if !self.members.still_stand(self.transaction, link).await? {
+            if guarded!("members_stand") && !self.members.still_stand(self.transaction, link).await? {
                 return Err(LoadError::MembersChanged { table: link.table.clone() });
             }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -179,10 +190,7 @@ impl Append<'_> {
         let sql = reconcile_sql::find_held(self.table, partition, &self.table.identity_types);
         let keys = self.rows.keys(winners);
         let parameters: Vec<&(dyn ToSql + Sync)> = keys.iter().map(|key| &**key as &(dyn ToSql + Sync)).collect();
-        let failed = |source: tokio_postgres::Error| match source.code() {
-            Some(&SqlState::UNDEFINED_TABLE) => LoadError::PartitionGone(source),
-            _ => LoadError::query(format!("look for keys in {}", self.table.name))(source),
-        };
+        let failed = gone_or(format!("look for keys in {}", self.table.name));
         let found = self.transaction.query(&sql, &parameters).await.map_err(failed)?;
         held.extend(found.iter().map(|row| winners.start + row.get::<_, i64>(0).unsigned_abs() as usize - 1));
         Ok(())
@@ -194,12 +202,21 @@ impl Append<'_> {
 
     async fn copy_by(&self, sql: &str, tuples: &[u8], ranges: &[Range<usize>]) -> Result<u64, LoadError> {
         let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
-        let sink = self.transaction.copy_in(sql).await.map_err(failed())?;
+        let gone_or_failed = gone_or(format!("copy rows for {}", self.table.name));
+        let sink = self.transaction.copy_in(sql).await.map_err(gone_or_failed)?;
         let mut sink = std::pin::pin!(sink);
         for chunk in self.rows.stream(tuples, ranges) {
             sink.feed(chunk).await.map_err(failed())?;
         }
         sink.finish().await.map_err(failed())
+    }
+}
+
+/// Of a statement that names a partition.
+fn gone_or(operation: String) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
+    |source| match source.code() {
+        Some(&SqlState::UNDEFINED_TABLE) => LoadError::PartitionGone(source),
+        _ => LoadError::query(operation)(source),
     }
 }
 

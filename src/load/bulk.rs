@@ -6,8 +6,11 @@
 //! rows goes to the shadow as in any load (LOAD-2). The rows were ranked in the process, and nobody else has rows of a day
 //! without partition, so nothing is compared. Indexes are built once, over all rows, which costs a fraction of
 //! keeping them row by row.
-//! A day that is over, and of which no more rows are known to wait, is sealed on the spot: indexes on the members' keys, checked foreign
-//! keys, statistics. Any other becomes a hot partition.
+//! Whatever is kept about the rows of a fact finds the days that came whole in [`BulkDays`], as it is handed to each table's
+//! reconciliation.
+//! A day that is over, and of which no more rows are known to wait, gets on the spot what sealing gives, indexes on the members'
+//! keys and checked foreign keys, but for statistics: those want no lock, and the next round of sealing gathers them. Any other
+//! day becomes a hot partition.
 //!
 //! # Ordering
 //! The fact's days are locked behind the shards and before the dimensions, as whoever makes partitions does. A partition that
@@ -30,6 +33,7 @@ use super::locks::{LockSet, days_lock};
 use super::merge_sql::{quoted, table_name};
 use super::plan::{TableKind, TablePlan};
 use super::seal::SealPlan;
+use crate::telemetry::guarded;
 
 /// So many rows of a day are worth a table of their own.
 const ROWS_MIN: usize = 20_000;
@@ -80,7 +84,7 @@ impl BulkDays {
     /// Shuts out others who make partitions. Returns the days that still have none.
     pub(super) async fn lock(&self, transaction: &Transaction<'_>) -> Result<Self, LoadError> {
         let locks: LockSet = self.0.keys().map(|fact| days_lock(fact)).collect();
-        for lock in locks {
+        for lock in locks.into_iter().filter(|_| guarded!("days_lock")) {
             transaction
                 .query_one("SELECT pg_advisory_xact_lock($1, $2)", &[&lock.class, &lock.object])
                 .await
@@ -125,7 +129,8 @@ impl Sealable<'_> {
     fn is_complete(&self, seal: &SealPlan, day: NaiveDate) -> bool {
         let follow =
             |awaited: &[(NaiveDate, NaiveDate)]| awaited.iter().any(|(first, last)| (first..=last).contains(&&day));
-        seal.due_at(day) <= self.now && self.awaited.is_some_and(|awaited| !follow(awaited))
+        let is_awaited = |awaited| guarded!("awaited") && follow(awaited);
+        seal.due_at(day) <= self.now && self.awaited.is_some_and(|awaited| !is_awaited(awaited))
     }
 }
 
@@ -179,15 +184,14 @@ impl DayTable<'_> {
         let (partition, (first, next)) = (table_name(&name), self.bounds());
         let attach = format!(
             "ALTER TABLE {} ATTACH PARTITION {partition} FOR VALUES FROM ({first}) TO ({next});\n\
-             ALTER TABLE {partition} DROP CONSTRAINT one_day; ANALYZE {partition}",
+             ALTER TABLE {partition} DROP CONSTRAINT one_day",
             table_name(fact),
         );
         self.execute(&attach).await?;
         let failed = || LoadError::query(format!("note the state of partition {name}"));
-        let (state, reason) = if sealed.is_some() {
-            ("sealed", "its day was over when it was loaded")
-        } else {
-            ("hot", "its day is not over")
+        let (state, reason) = match sealed {
+            Some(_) => ("sealing", "its statistics are to be gathered"),
+            None => ("hot", "its day is not over, or more of its rows wait"),
         };
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] = [&name, fact, &self.day, &state, &reason];
         let sql = include_str!("sql/set_partition_state.sql");

@@ -17,7 +17,9 @@
 //! Rows of one connector into one fact, of offsets that nobody has loaded, are ranked and resolved in the process, keys that the
 //! table holds are asked for once, and all others are copied straight into it (`append`). Many rows of a day that has no partition make it whole: copied, indexed, attached,
 //! and sealed where the day is over (`bulk`). Everything else is ranked by SQL:
-//! dimensions, members told by names, masks, replays. A replay that makes every row again exactly ends after one look.
+//! dimensions, members told by names, masks, replays. A replay that makes the very rows that `load_state` tells of (`digest`), and
+//! finds as many there, writes nothing else; one that makes every row again exactly ends after one comparison. What people changed in
+//! the warehouse by hand is looked for where a reload is ordered.
 //!
 //! # Ordering
 //! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
@@ -45,6 +47,7 @@ mod append;
 mod bulk;
 mod days;
 mod decisions;
+mod digest;
 mod error;
 mod locks;
 mod members;
@@ -60,6 +63,7 @@ mod state;
 mod steps;
 mod table_rows;
 mod transaction;
+mod unchanged;
 mod warehouse_table;
 
 use std::collections::btree_map::Entry;
@@ -356,6 +360,7 @@ impl Loader {
                 let new = || PlannedPart { plan: Arc::clone(plan), rows: Vec::new(), proposals: Vec::new() };
                 let found: &mut PlannedPart = planned.entry(place).or_insert_with(new);
                 found.rows.push(SourceRows {
+                    micro_batch_id: batch.micro_batch_id,
                     source_partition_id: batch.source_partition_id,
                     origins: batch.origins.clone(),
                     batches: part.batches.clone(),

@@ -21,12 +21,14 @@ use pgpq::encoders::{EncoderBuilder, StringEncoderBuilder};
 use pgpq::pg_schema::PostgresType;
 use uuid::Uuid;
 
+use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{KeyHash, SHARD_COUNT};
 use super::plan::{LINEAGE_COLUMNS, PlanColumn, TableKind, TablePlan, WireType};
 use super::repair::{repaired_json, repaired_key, repaired_text};
 use super::table_rows::{RankedRows, TableRows};
 use crate::config::{OFFSET_COLUMN, RECORD_COLUMN, ROW_COLUMN, UTC, arrow_type};
+use crate::types::MicroBatchId;
 
 /// Object time and order hash of each (offset, record).
 pub(super) type Origins = HashMap<(i64, i32), (DateTime<Utc>, i64)>;
@@ -49,10 +51,22 @@ pub(super) struct PreparedRows {
     pub members: Vec<BTreeSet<String>>,
     /// Values that PostgreSQL could not hold as they were.
     pub repaired_count: u64,
+    /// Of each micro-batch's rows.
+    pub digests: HashMap<MicroBatchId, Digest>,
+}
+
+impl PreparedRows {
+    fn add_to_digest(&mut self, plan: &TablePlan, source: &SourceRows, rows: &RecordBatch) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
+        let digest = self.digests.entry(source.micro_batch_id).or_default();
+        *digest = digest.plus(Digest::of(&plan.table, rows).map_err(failed)?);
+        Ok(())
+    }
 }
 
 /// Rows of one connector in one micro-batch.
 pub(super) struct SourceRows {
+    pub micro_batch_id: MicroBatchId,
     pub source_partition_id: i64,
     pub origins: Origins,
     pub batches: Vec<RecordBatch>,
@@ -78,7 +92,9 @@ pub(super) fn convert_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<C
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
         rows.collect_days_and_shards(&columns, &mut prepared)?;
         columns.extend(rows.lineage(source)?);
-        complete.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?);
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
+        prepared.add_to_digest(plan, source, &rows)?;
+        complete.push(rows);
         prepared.row_count += batch.num_rows() as u64;
     }
     let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
@@ -102,6 +118,7 @@ fn prepare_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<PreparedRows
         rows.collect_members(&columns, &mut prepared)?;
         columns.extend(rows.lineage(source)?);
         let complete = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
+        prepared.add_to_digest(plan, source, &complete)?;
         encoder.write_batch(&complete, &mut buffer).map_err(failed)?;
         prepared.row_count += batch.num_rows() as u64;
         while buffer.len() >= CHUNK_BYTES {

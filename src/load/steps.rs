@@ -68,14 +68,29 @@ impl Steps<'_> {
         Ok(held == same && same.unsigned_abs() == row_count)
     }
 
-    /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.
-    pub(super) async fn shadow_losers(&self) -> Result<u64, LoadError> {
+    async fn any_is_held(&self) -> Result<bool, LoadError> {
+        let row =
+            self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
+        Ok(row.get::<_, i64>(0) > 0)
+    }
+
+    /// How many rows of a range the table and its shadow hold.
+    pub(super) async fn count_range(&self, (source, first, next): (i64, i64, i64)) -> Result<u64, LoadError> {
+        let row = self
+            .transaction
+            .query_one(&reconcile_sql::count_range(self.table), &[&source, &first, &next])
+            .await
+            .map_err(self.failed())?;
+        Ok(row.get::<_, i64>("held").unsigned_abs())
+    }
+
+    /// Leaves the rows that win their keys. Returns how many rows of the table they outrank. `are_held`: their keys were found in
+    /// the table.
+    pub(super) async fn shadow_losers(&self, are_held: bool) -> Result<u64, LoadError> {
         self.execute(&reconcile_sql::shadow_own_losers(self.table)).await?;
         self.batch(BY_KEY).await?;
-        let held =
-            self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
         let mut outranked = 0;
-        if held.get::<_, i64>(0) > 0 {
+        if are_held || self.any_is_held().await? {
             outranked = self.execute(&reconcile_sql::shadow_outranked(self.table)).await?;
             self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
         }

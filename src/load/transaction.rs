@@ -8,11 +8,13 @@ use tokio_postgres::IsolationLevel;
 
 use super::append::{Append, Expected};
 use super::bulk::{BulkDays, Sealable};
+use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
+use super::unchanged::unchanged;
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
@@ -140,16 +142,18 @@ impl Load<'_> {
                 return Ok((!self.are_several()).then_some(outcome));
             }
         };
-        if !live.masked.is_empty() && (self.are_several() || !bulk.is_empty()) {
+        if !live.masked.is_empty() && (self.are_several() || !bulk.is_empty()) && guarded!("one_by_one") {
             // which rows they hide is told by each one's source, and by SQL alone
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
         self.leave_masked_out(&transaction, &live).await?;
+        let stands = mode == Mode::Replacing && live.masked.is_empty() && self.stands(&transaction).await?;
         if mode == Mode::Replacing {
             self.forget_replaced(&transaction).await?;
         }
-        let counts = self.write(&transaction, mode, missing, &live, &bulk).await?;
+        let counts =
+            if stands { unchanged(self.parts) } else { self.write(&transaction, mode, missing, &live, &bulk).await? };
         crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
@@ -167,7 +171,8 @@ impl Load<'_> {
                 None if guarded!("still_live") => return Ok(Admitted::No(LoadOutcome::NotLive)),
                 asked => asked.unwrap_or_default(),
             };
-            if !insert_load_state(transaction, batch, live.mask_rev).await? {
+            let digest = self.digest(batch).filter(|_| live.masked.is_empty());
+            if !insert_load_state(transaction, batch, live.mask_rev, digest).await? {
                 return Ok(Admitted::No(LoadOutcome::AlreadyLoaded));
             }
             all.masked.extend(live.masked);
@@ -212,7 +217,7 @@ impl Load<'_> {
     }
 
     /// Source and range, as the statements take them that retract: those know one micro-batch.
-    fn range(&self) -> (i64, i64, i64) {
+    pub(super) fn range(&self) -> (i64, i64, i64) {
         debug_assert!(!self.are_several(), "several are never retracted together");
         range(&self.batches[0])
     }
@@ -335,7 +340,7 @@ impl Load<'_> {
             self.parts.iter().enumerate().filter(|(_, part)| part.plan.table == table.name).collect();
         // others may fill the same keys, and masks are known to SQL alone
         let is_plain = mode == Mode::Fresh && live.masked.is_empty() && parts.len() == 1;
-        let mut waiting = !is_plain;
+        let (mut waiting, mut are_held) = (!is_plain, false);
         for (number, part) in parts {
             row_count += part.rows.row_count;
             counts.repaired_value_count += part.rows.repaired_count;
@@ -351,7 +356,8 @@ impl Load<'_> {
                 let appended = append.run().await?;
                 steps.batch(AS_PLANNED).await?;
                 found.inserted = appended.new_count;
-                waiting = appended.held_count > 0;
+                are_held = appended.held_count > 0;
+                waiting = are_held;
             } else {
                 append.copy_all().await?;
                 steps.leave_masked_out(live).await?;
@@ -369,7 +375,7 @@ impl Load<'_> {
             }
         }
         if row_count > 0 && waiting {
-            let outranked = steps.shadow_losers().await?;
+            let outranked = steps.shadow_losers(are_held).await?;
             let (inserted, updated) = steps.insert().await?;
             // an outranked fact was taken away first and inserted anew
             let outranked = if table.is_fact { outranked } else { 0 };
@@ -413,12 +419,14 @@ async fn insert_load_state(
     transaction: &Transaction<'_>,
     batch: &BatchToLoad,
     mask_rev: i32,
+    digest: Option<Digest>,
 ) -> Result<bool, LoadError> {
     let (source, first, next) = range(batch);
+    let digest = digest.map(|digest| digest.bytes().to_vec());
     let inserted = transaction
         .execute(
             include_str!("sql/insert_load_state.sql"),
-            &[&batch.micro_batch_id.0, &source, &first, &next, &batch.row_count(), &mask_rev],
+            &[&batch.micro_batch_id.0, &source, &first, &next, &batch.row_count(), &mask_rev, &digest],
         )
         .await
         .map_err(LoadError::query("write what is loaded"))?;

@@ -11,6 +11,7 @@ mod replaced;
 mod resolved;
 mod schemas;
 mod sealing;
+mod stress;
 mod together;
 
 use serde_json::json;

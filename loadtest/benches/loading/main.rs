@@ -65,6 +65,8 @@ struct Options {
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/benches/loading");
 /// Backfilled rows are of so many days, one after the other, as old objects are announced.
 const BACKFILL_DAYS: i64 = 2;
+/// Counted from the streamed day: long over by any clock.
+const BACKFILL_FIRST_DAY: i64 = -400;
 /// Other sales than the streamed ones.
 const BACKFILL_FIRST: u64 = 1 << 40;
 
@@ -78,7 +80,8 @@ async fn main() -> anyhow::Result<()> {
     let first = if with_changes { 0 } else { BACKFILL_FIRST };
     let batches_per_day =
         if days > 1 { (options.rows / options.batch_rows).div_ceil(days as usize) } else { usize::MAX };
-    let layout = Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first };
+    let first_day = if with_changes { 0 } else { BACKFILL_FIRST_DAY };
+    let layout = Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first, first_day };
     let bench = Bench { options, pool, connectors, layout };
     match bench.options.phase {
         Phase::Prepare => bench.prepare().await,

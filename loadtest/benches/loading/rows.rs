@@ -53,8 +53,9 @@ impl Sale {
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) batch_rows: usize,
-    /// So many micro-batches are of one day, the next ones of the day after it, from [`DAY_MILLIS`] on.
+    /// So many micro-batches are of one day, the next ones of the day after it, from the first day on, counted from [`DAY_MILLIS`].
     pub(super) batches_per_day: usize,
+    pub(super) first_day: i64,
     /// Whether some rows are newer versions of earlier ones.
     pub(super) with_changes: bool,
     /// Number of the first sale.
@@ -76,7 +77,7 @@ impl Layout {
     }
 
     fn day(&self, batch: usize) -> i64 {
-        (batch / self.batches_per_day) as i64
+        self.first_day + (batch / self.batches_per_day) as i64
     }
 
     /// First and last day of a micro-batch's rows.

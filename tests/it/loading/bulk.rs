@@ -75,6 +75,12 @@ async fn a_day_that_is_over_and_comes_whole_is_made_as_sealing_makes_it() {
     let losers = "SELECT count(*) || ' ' || max(amount) FROM warehouse.fact_transactions_shadow";
     assert_eq!(warehouse.value(losers).await, "300 1.00");
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.load_state").await, "2");
+    assert_eq!(
+        warehouse.value("SELECT state FROM warehouse.table_partition").await,
+        "sealing",
+        "its statistics are missing"
+    );
+    assert!(warehouse.loader.seal_next(time("2026-11-22T00:00:00Z")).await.expect("seals"));
     let estimate = "SELECT reltuples FROM pg_class WHERE oid = 'warehouse.fact_transactions_p20261120'::regclass";
     assert_eq!(warehouse.value(estimate).await, MANY.to_string(), "its statistics are fresh");
     checker::check(&warehouse).await;

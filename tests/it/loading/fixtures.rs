@@ -26,7 +26,12 @@ pub(super) struct Warehouse {
 
 impl Warehouse {
     pub(super) async fn new() -> Self {
-        let pool = pool(&fresh_database().await);
+        Self::on(&fresh_database().await).await
+    }
+
+    /// In an empty database.
+    pub(super) async fn on(dsn: &str) -> Self {
+        let pool = pool(dsn);
         migrate(&pool, Database::Warehouse).await.expect("migrates");
         let connectors = connectors();
         let loader = Arc::new(Loader::new(pool.clone(), &connectors).await.expect("the schema fits"));
