@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
@@ -57,16 +57,30 @@ impl BatchFile {
     }
 }
 
-/// The oldest such micro-batch that nobody else is loading.
-pub async fn lease_unloaded_batch(
+/// How much may be loaded together; the first micro-batch is leased whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinLimits {
+    pub batch_count_max: i64,
+    pub row_count_max: i64,
+    /// Of their files, as they stand in the lake.
+    pub size_bytes_max: i64,
+}
+
+/// The oldest such micro-batches that nobody else is loading, oldest first: one, or several of which none replaces another.
+pub async fn lease_unloaded_batches(
     client: &impl GenericClient,
     lease_seconds: f64,
-) -> Result<Option<LeasedBatch>, CatalogError> {
-    let row = client
-        .query_opt(include_str!("sql/lease_unloaded_batch.sql"), &[&lease_seconds])
+    limits: JoinLimits,
+) -> Result<Vec<LeasedBatch>, CatalogError> {
+    let JoinLimits { batch_count_max, row_count_max, size_bytes_max } = limits;
+    let rows = client
+        .query(
+            include_str!("sql/lease_unloaded_batches.sql"),
+            &[&lease_seconds, &batch_count_max, &row_count_max, &size_bytes_max],
+        )
         .await
-        .map_err(CatalogError::query("lease a micro-batch to load"))?;
-    Ok(row.and_then(|row| {
+        .map_err(CatalogError::query("lease micro-batches to load"))?;
+    let leased = |row: &tokio_postgres::Row| {
         Some(LeasedBatch {
             id: MicroBatchId(row.get("micro_batch_id")),
             source_partition_id: SourcePartitionId(row.get("source_partition_id")),
@@ -76,19 +90,34 @@ pub async fn lease_unloaded_batch(
             replaces: row.get("replaces"),
             mask_rev: row.get("mask_rev"),
         })
-    }))
+    };
+    Ok(rows.iter().filter_map(leased).collect())
+}
+
+/// First and last day of the files whose rows wait to be loaded, those of some micro-batches left out.
+pub async fn awaited_days(
+    client: &impl GenericClient,
+    without: &[MicroBatchId],
+) -> Result<Vec<(NaiveDate, NaiveDate)>, CatalogError> {
+    let without: Vec<Uuid> = without.iter().map(|id| id.0).collect();
+    let rows = client
+        .query(include_str!("sql/select_awaited_days.sql"), &[&without])
+        .await
+        .map_err(CatalogError::query("list the days of rows to load"))?;
+    Ok(rows.iter().map(|row| (row.get("first"), row.get("last"))).collect())
 }
 
 /// Whoever works longer than its lease says so meanwhile, so that nobody else does the same work.
 pub async fn renew_load_lease(
     client: &impl GenericClient,
-    id: MicroBatchId,
+    ids: &[MicroBatchId],
     lease_seconds: f64,
 ) -> Result<(), CatalogError> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     client
-        .execute(include_str!("sql/renew_load_lease.sql"), &[&id.0, &lease_seconds])
+        .execute(include_str!("sql/renew_load_lease.sql"), &[&ids, &lease_seconds])
         .await
-        .map_err(CatalogError::query("renew the lease of a micro-batch to load"))?;
+        .map_err(CatalogError::query("renew the lease of micro-batches to load"))?;
     Ok(())
 }
 

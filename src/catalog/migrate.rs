@@ -161,6 +161,7 @@ impl Database {
                 ("V0005__sealing", include_str!("../../migrations/warehouse/V0005__sealing.sql")),
                 ("V0006__views", include_str!("../../migrations/warehouse/V0006__views.sql")),
                 ("V0007__rollups", include_str!("../../migrations/warehouse/V0007__rollups.sql")),
+                ("V0008__digest", include_str!("../../migrations/warehouse/V0008__digest.sql")),
             ],
         }
     }

@@ -41,7 +41,8 @@ pub use letters::{
     letter_files, letter_offsets, letter_owner, letters,
 };
 pub use loads::{
-    BatchFile, LeasedBatch, announced, batch_files, batch_origins, lease_unloaded_batch, mark_loaded, renew_load_lease,
+    BatchFile, JoinLimits, LeasedBatch, announced, awaited_days, batch_files, batch_origins, lease_unloaded_batches,
+    mark_loaded, renew_load_lease,
 };
 pub use masks::{
     LiveBatch, MaskableFile, Rewritten, TouchedKeys, lease_maskable_files, live_batch, lock_object_keys,

@@ -61,7 +61,7 @@ impl KnownDays {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(fact);
     }
 
-    fn unknown(&self, fact: &str, days: &BTreeSet<NaiveDate>) -> Vec<NaiveDate> {
+    pub(super) fn unknown(&self, fact: &str, days: &BTreeSet<NaiveDate>) -> Vec<NaiveDate> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = known.get(fact);
         days.iter().filter(|day| !seen.is_some_and(|seen| seen.contains(day))).copied().collect()

@@ -36,6 +36,9 @@ pub enum LoadError {
     /// The next try makes it again.
     #[error("a partition was taken away")]
     PartitionGone(#[source] tokio_postgres::Error),
+    /// The warehouse was restored from a backup. The next try looks them up.
+    #[error("members of {table} are not what they were: they are looked up anew")]
+    MembersChanged { table: String },
     /// A member never goes away, so somebody deleted it.
     #[error("a member that the load made or found is not there any more")]
     MemberMissing,
@@ -55,7 +58,7 @@ impl LoadError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Connect(source) => source.kind(),
-            Self::PartitionGone(_) => ErrorKind::Transient,
+            Self::PartitionGone(_) | Self::MembersChanged { .. } => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) if is_partition_missing(source) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) => kind_of(source),
             Self::StillLive(source) => source.kind(),

@@ -2,7 +2,10 @@
 //!
 //! # Contract
 //! A key is known here only when its member was committed; members never go away and keep their keys, so what is known stays
-//! true. At most [`NAMES_MAX`] of a dimension are kept: then the process begins anew with that dimension.
+//! true, unless the warehouse is restored from a backup beneath the process. So each load looks whether the newest member
+//! that is known still stands ([`KnownMembers::still_stand`]): keys are given in ascending order, so a backup that lacks any
+//! lacks that one, but for members that were being made at the very moment of the backup.
+//! At most [`NAMES_MAX`] of a dimension are kept: then the process begins anew with that dimension.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,9 +20,17 @@ use super::plan::Link;
 /// A key and its name take some 100 bytes.
 const NAMES_MAX: usize = 1_000_000;
 
-/// Keys by natural key, by dimension table.
+/// By dimension table.
 #[derive(Debug, Default)]
-pub(super) struct KnownMembers(Mutex<HashMap<String, HashMap<String, i64, RandomState>>>);
+pub(super) struct KnownMembers(Mutex<HashMap<String, Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By natural key.
+    keys: HashMap<String, i64, RandomState>,
+    /// Keys are given in ascending order: the greatest is the newest.
+    newest: Option<(i64, String)>,
+}
 
 impl KnownMembers {
     /// The key of each name, in their order; `None` where no such member is committed. One query for those not known.
@@ -41,17 +52,39 @@ impl KnownMembers {
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(link.table.clone()).or_default();
-        if known.len() + found.len() > NAMES_MAX {
-            known.clear();
+        if known.keys.len() + found.len() > NAMES_MAX {
+            known.keys.clear();
         }
-        known.extend(found.drain());
+        let newest = found
+            .iter()
+            .map(|(name, key)| (*key, name))
+            .max()
+            .filter(|(key, _)| known.newest.as_ref().is_none_or(|(newest, _)| newest < key));
+        known.newest = newest.map(|(key, name)| (key, name.clone())).or(known.newest.take());
+        known.keys.extend(found.drain());
         Ok(keys)
+    }
+
+    /// Whether the newest known member of the dimension is there with its key; otherwise all of them are forgotten.
+    pub(super) async fn still_stand(&self, client: &impl GenericClient, link: &Link) -> Result<bool, LoadError> {
+        let newest = {
+            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let newest = known.get(&link.table).and_then(|known| known.newest.clone());
+            let Some(newest) = newest else { return Ok(true) };
+            newest
+        };
+        let (key, name) = newest;
+        let stands = look_up(client, link, &[&name]).await?.get(&name) == Some(&key);
+        if !stands {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.table);
+        }
+        Ok(stands)
     }
 
     fn known(&self, table: &str, names: &[String]) -> Vec<Option<i64>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = known.get(table) else { return vec![None; names.len()] };
-        names.iter().map(|name| known.get(name).copied()).collect()
+        names.iter().map(|name| known.keys.get(name).copied()).collect()
     }
 }
 

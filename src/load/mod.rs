@@ -1,7 +1,8 @@
 //! The last step: rows of a committed micro-batch into the warehouse's facts and dimensions.
 //!
 //! # Contract
-//! One micro-batch is one transaction: its rows and its `load_state` appear together (LOAD-1). Of rows
+//! One micro-batch is one transaction: its rows and its `load_state` appear together (LOAD-1). Several that wait may be joined
+//! into one, which then is as if each had been loaded alone ([`Loader::load_prepared`]). Of rows
 //! with one key the newest stands in the table, by an order that comes from the data alone (LOAD-2), and the
 //! others in its shadow, so that any order of arrival, any repetition and any number of loaders end in the same
 //! tables. A micro-batch that replaces others retracts what they loaded over its offsets and it does not make again;
@@ -15,8 +16,11 @@
 //!
 //! # Ways
 //! Rows of one connector into one fact, of offsets that nobody has loaded, are ranked and resolved in the process, keys that the
-//! table holds are asked for once, and all others are copied straight into it (`append`). Everything else is ranked by SQL:
-//! dimensions, members told by names, masks, replays. A replay that makes every row again exactly ends after one look.
+//! table holds are asked for once, and all others are copied straight into it (`append`). Many rows of a day that has no partition make it whole: copied, indexed, attached,
+//! and sealed where the day is over (`bulk`). Everything else is ranked by SQL:
+//! dimensions, members told by names, masks, replays. A replay that makes the very rows that `load_state` tells of (`digest`), and
+//! finds as many there, writes nothing else; one that makes every row again exactly ends after one comparison. What people changed in
+//! the warehouse by hand is looked for where a reload is ordered.
 //!
 //! # Ordering
 //! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
@@ -41,8 +45,10 @@
 
 mod answers;
 mod append;
+mod bulk;
 mod days;
 mod decisions;
+mod digest;
 mod error;
 mod locks;
 mod members;
@@ -57,9 +63,11 @@ mod rollups;
 mod rows;
 mod seal;
 mod state;
+mod steps;
 mod table_rows;
 mod touched;
 mod transaction;
+mod unchanged;
 mod warehouse_table;
 
 use std::collections::btree_map::Entry;
@@ -68,14 +76,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::record_batch::RecordBatch;
-use chrono::{DateTime, Utc};
-use deadpool_postgres::Pool;
+use chrono::{DateTime, NaiveDate, Utc};
+use deadpool_postgres::{Object, Pool};
 
+use self::append::Expected;
+use self::bulk::{BulkDays, Sealable};
 use self::days::KnownDays;
 use self::members::KnownMembers;
 use self::plan::{LoadTable, TablePlan};
 use self::rollups::Rollup;
-use self::rows::{Converted, PreparedRows, convert_rows};
+use self::rows::{Converted, PreparedRows, SourceRows, convert_rows};
 use self::seal::SealPlan;
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
@@ -102,6 +112,14 @@ pub struct BatchToLoad {
     pub replaces: bool,
     /// The masks that its loader knows of; [`LiveBatch`] tells which count.
     pub mask_rev: i32,
+}
+
+impl BatchToLoad {
+    /// Rows for the warehouse.
+    fn row_count(&self) -> i64 {
+        let parts = self.parts.iter().filter(|part| part.connector.warehouse.is_some());
+        parts.flat_map(|part| &part.batches).map(|rows| rows.num_rows() as i64).sum()
+    }
 }
 
 /// Rows of one connector.
@@ -170,11 +188,29 @@ pub struct Loader {
     known_members: KnownMembers,
     /// By fact.
     seals: BTreeMap<String, SealPlan>,
+    expected: Expected,
 }
 
-/// A micro-batch whose rows are ready to be written: the work that the server has no part in, but for looking up members.
-pub struct PreparedBatch {
+/// Micro-batches whose rows are ready to be written: the work that the server has no part in, but for looking up members.
+pub struct PreparedBatches {
     parts: Vec<PreparedPart>,
+    awaited: Option<Vec<(NaiveDate, NaiveDate)>>,
+}
+
+impl PreparedBatches {
+    /// Tells of which days more rows wait: the first and the last day of each stretch. Other days may be sealed with this load,
+    /// if they are over and it makes their partitions.
+    #[must_use]
+    pub fn awaiting(self, days: Vec<(NaiveDate, NaiveDate)>) -> Self {
+        Self { awaited: Some(days), ..self }
+    }
+}
+
+/// The rows of one connector, of all micro-batches that are prepared together.
+struct PlannedPart {
+    plan: Arc<TablePlan>,
+    rows: Vec<SourceRows>,
+    proposals: Vec<NameProposal>,
 }
 
 /// A part on its way: where it goes, and its rows ready to be copied.
@@ -234,6 +270,7 @@ impl Loader {
             known_days: KnownDays::default(),
             known_members: KnownMembers::default(),
             seals,
+            expected: Expected::default(),
         })
     }
 
@@ -249,40 +286,66 @@ impl Loader {
             return Ok(LoadOutcome::AlreadyLoaded);
         }
         drop(client);
-        let prepared = self.prepare(batch).await?;
-        self.load_prepared(batch, &prepared, still_live).await
+        let batches = std::slice::from_ref(batch);
+        let prepared = self.prepare(batches).await?;
+        let outcome = self.load_prepared(batches, &prepared, |_| still_live()).await?;
+        Ok(outcome.expect("only several are refused"))
     }
 
-    /// The second half of [`Loader::load`]: while it waits for the server, another micro-batch can be prepared.
+    /// The second half of [`Loader::load`]: while it waits for the server, others can be prepared. Several micro-batches become
+    /// one transaction, as if they were one: all are loaded, or none. `None`, and nothing written: they are to be loaded one by
+    /// one, because of one of them there is more to do than to add its rows.
     pub async fn load_prepared<F, Fut>(
         &self,
-        batch: &BatchToLoad,
-        prepared: &PreparedBatch,
+        batches: &[BatchToLoad],
+        prepared: &PreparedBatches,
         still_live: F,
-    ) -> Result<LoadOutcome, LoadError>
+    ) -> Result<Option<LoadOutcome>, LoadError>
     where
-        F: Fn() -> Fut,
+        F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let started = Instant::now();
         let parts = &prepared.parts;
         let mut client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
-        for part in parts {
-            let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
-            let (table, days) = (&part.plan.table, &part.rows.days);
-            self.known_days.ensure(&mut client, table, &dimensions, self.seals.get(table), days).await?;
+        let bulk = if batches.iter().any(|batch| batch.replaces) {
+            BulkDays::default()
+        } else {
+            BulkDays::choose(&client, &self.known_days, parts).await?
+        };
+        self.ensure_days(&mut client, parts, &bulk).await?;
+        let (expected, members, tables) = (&self.expected, &self.known_members, &self.tables);
+        let sealable = Sealable { now: Utc::now(), awaited: prepared.awaited.as_deref(), seals: &self.seals };
+        let mut load =
+            transaction::Load { batches, parts, tables, expected, members, bulk: &bulk, sealable: &sealable };
+        let mut outcome = load.run(&mut client, &still_live).await;
+        if let (Ok(None), [batch]) = (&outcome, batches) {
+            // some rows are masked, or are there and the catalog knows nothing of them: it was restored from a backup
+            let (none, batch) = (BulkDays::default(), [BatchToLoad { replaces: true, ..batch.clone() }]);
+            self.ensure_days(&mut client, parts, &none).await?;
+            (load.batches, load.bulk) = (&batch, &none);
+            outcome = load.run(&mut client, &still_live).await;
         }
-        let load = transaction::Load { batch, parts, tables: &self.tables };
-        let outcome = load.run(&mut client, still_live).await;
         match &outcome {
-            Ok(LoadOutcome::Loaded(counts)) => {
+            Ok(Some(LoadOutcome::Loaded(counts))) => {
                 metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
-                record(batch, counts);
+                record(batches, counts);
             }
             Ok(_) => {}
             Err(_) => parts.iter().for_each(|part| self.known_days.forget(&part.plan.table)),
         }
         outcome
+    }
+
+    /// Makes the partitions that rows need and that the load does not make itself.
+    async fn ensure_days(&self, client: &mut Object, parts: &[PreparedPart], bulk: &BulkDays) -> Result<(), LoadError> {
+        for part in parts {
+            let dimensions = part.plan.links().iter().map(|link| link.table.clone()).collect();
+            let table = &part.plan.table;
+            let days = part.rows.days.iter().filter(|day| !bulk.contains(table, **day)).copied().collect();
+            self.known_days.ensure(client, table, &dimensions, self.seals.get(table), &days).await?;
+        }
+        Ok(())
     }
 
     /// Seals a partition that is due at `now`. `false`: none is, others are at it, or something was in the way.
@@ -292,26 +355,38 @@ impl Loader {
     }
 
     /// The first half of [`Loader::load`]. Nothing is written, and nothing decided but among the rows themselves.
-    pub async fn prepare(&self, batch: &BatchToLoad) -> Result<PreparedBatch, LoadError> {
-        let mut planned = Vec::with_capacity(batch.parts.len());
-        for part in batch.parts.iter().filter(|part| part.connector.warehouse.is_some()) {
-            let name = &part.connector.name;
-            let plan = self.plans.get(name).ok_or_else(|| LoadError::UnknownConnector(name.clone()))?;
-            planned.push((Arc::clone(plan), part.batches.clone(), part.proposals.clone()));
-        }
-        // dimensions first, then by table, so that every load takes the same order
-        planned.sort_by(|(one, ..), (other, ..)| {
-            (one.is_fact(), &one.table, &one.connector).cmp(&(other.is_fact(), &other.table, &other.connector))
-        });
-        let mut parts = Vec::with_capacity(planned.len());
-        for (plan, batches, proposals) in planned {
-            let (source, origins, converting) = (batch.source_partition_id, batch.origins.clone(), Arc::clone(&plan));
-            let work = move || convert_rows(&converting, source, &origins, &batches);
+    pub async fn prepare(&self, batches: &[BatchToLoad]) -> Result<PreparedBatches, LoadError> {
+        let mut parts = Vec::new();
+        for PlannedPart { plan, rows, proposals } in self.planned(batches)? {
+            let converting = Arc::clone(&plan);
+            let work = move || convert_rows(&converting, &rows);
             let converted = tokio::task::spawn_blocking(work).await.map_err(LoadError::Prepare)??;
             let rows = self.resolve(&plan, converted).await?;
             parts.push(PreparedPart { plan, rows, proposals });
         }
-        Ok(PreparedBatch { parts })
+        Ok(PreparedBatches { parts, awaited: None })
+    }
+
+    /// Dimensions first, then by table, so that every load takes the same order.
+    fn planned(&self, batches: &[BatchToLoad]) -> Result<Vec<PlannedPart>, LoadError> {
+        let mut planned = BTreeMap::new();
+        for batch in batches {
+            for part in batch.parts.iter().filter(|part| part.connector.warehouse.is_some()) {
+                let name = &part.connector.name;
+                let plan = self.plans.get(name).ok_or_else(|| LoadError::UnknownConnector(name.clone()))?;
+                let place = (plan.is_fact(), plan.table.clone(), plan.connector.clone());
+                let new = || PlannedPart { plan: Arc::clone(plan), rows: Vec::new(), proposals: Vec::new() };
+                let found: &mut PlannedPart = planned.entry(place).or_insert_with(new);
+                found.rows.push(SourceRows {
+                    micro_batch_id: batch.micro_batch_id,
+                    source_partition_id: batch.source_partition_id,
+                    origins: batch.origins.clone(),
+                    batches: part.batches.clone(),
+                });
+                found.proposals.extend(part.proposals.iter().cloned());
+            }
+        }
+        Ok(planned.into_values().collect())
     }
 
     /// Gives the members that rows name their keys, as far as they are there.
@@ -335,7 +410,7 @@ impl Loader {
     }
 }
 
-fn record(batch: &BatchToLoad, counts: &LoadCounts) {
+fn record(batches: &[BatchToLoad], counts: &LoadCounts) {
     for (table, counts) in &counts.tables {
         let results = [
             ("inserted", counts.inserted),
@@ -353,7 +428,8 @@ fn record(batch: &BatchToLoad, counts: &LoadCounts) {
     if counts.repaired_value_count > 0 {
         tracing::warn!(
             component = "load",
-            micro_batch = %batch.micro_batch_id,
+            micro_batch = %batches[0].micro_batch_id,
+            micro_batch_count = batches.len(),
             value_count = counts.repaired_value_count,
             "values mended for the warehouse; the lake keeps the originals"
         );

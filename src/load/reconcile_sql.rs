@@ -97,6 +97,12 @@ pub(super) fn count_made_again(table: &LoadTable) -> String {
     )
 }
 
+/// How many rows of the range the table and its shadow hold.
+pub(super) fn count_range(table: &LoadTable) -> String {
+    let of = |name: String| format!("(SELECT count(*) FROM {name} t WHERE {IN_RANGE})");
+    format!("SELECT {} + {} AS held", of(table_name(&table.name)), of(table_name(&table.shadow())))
+}
+
 /// Takes the rows of a range away that the micro-batch does not make again, exactly as they are. A member stays, as
 /// if a fact had named it and nothing more were known.
 pub(super) fn retract(table: &LoadTable) -> String {

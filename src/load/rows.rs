@@ -21,12 +21,14 @@ use pgpq::encoders::{EncoderBuilder, StringEncoderBuilder};
 use pgpq::pg_schema::PostgresType;
 use uuid::Uuid;
 
+use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{KeyHash, SHARD_COUNT};
 use super::plan::{LINEAGE_COLUMNS, PlanColumn, TableKind, TablePlan, WireType};
 use super::repair::{repaired_json, repaired_key, repaired_text};
 use super::table_rows::{RankedRows, TableRows};
 use crate::config::{OFFSET_COLUMN, RECORD_COLUMN, ROW_COLUMN, UTC, arrow_type};
+use crate::types::MicroBatchId;
 
 /// Object time and order hash of each (offset, record).
 pub(super) type Origins = HashMap<(i64, i32), (DateTime<Utc>, i64)>;
@@ -49,6 +51,25 @@ pub(super) struct PreparedRows {
     pub members: Vec<BTreeSet<String>>,
     /// Values that PostgreSQL could not hold as they were.
     pub repaired_count: u64,
+    /// Of each micro-batch's rows.
+    pub digests: HashMap<MicroBatchId, Digest>,
+}
+
+impl PreparedRows {
+    fn add_to_digest(&mut self, plan: &TablePlan, source: &SourceRows, rows: &RecordBatch) -> Result<(), LoadError> {
+        let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
+        let digest = self.digests.entry(source.micro_batch_id).or_default();
+        *digest = digest.plus(Digest::of(&plan.table, rows).map_err(failed)?);
+        Ok(())
+    }
+}
+
+/// Rows of one connector in one micro-batch.
+pub(super) struct SourceRows {
+    pub micro_batch_id: MicroBatchId,
+    pub source_partition_id: i64,
+    pub origins: Origins,
+    pub batches: Vec<RecordBatch>,
 }
 
 /// What a part's rows look like before their members are known.
@@ -59,24 +80,21 @@ pub(super) enum Converted {
 }
 
 /// Converts all rows of one part, and ranks them where that can be done here.
-pub(super) fn convert_rows(
-    plan: &TablePlan,
-    source_partition_id: i64,
-    origins: &Origins,
-    batches: &[RecordBatch],
-) -> Result<Converted, LoadError> {
+pub(super) fn convert_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<Converted, LoadError> {
     if !RankedRows::suits(plan) {
-        return prepare_rows(plan, source_partition_id, origins, batches).map(Converted::Prepared);
+        return prepare_rows(plan, sources).map(Converted::Prepared);
     }
     let schema = copy_schema(plan);
     let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
-    let mut complete = Vec::with_capacity(batches.len());
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+    let mut complete = Vec::new();
+    for (source, batch) in with_rows(sources) {
         let rows = Rows { plan, batch };
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
         rows.collect_days_and_shards(&columns, &mut prepared)?;
-        columns.extend(rows.lineage(source_partition_id, origins)?);
-        complete.push(RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?);
+        columns.extend(rows.lineage(source)?);
+        let rows = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
+        prepared.add_to_digest(plan, source, &rows)?;
+        complete.push(rows);
         prepared.row_count += batch.num_rows() as u64;
     }
     let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
@@ -86,25 +104,21 @@ pub(super) fn convert_rows(
 }
 
 /// Prepares all rows of one part.
-fn prepare_rows(
-    plan: &TablePlan,
-    source_partition_id: i64,
-    origins: &Origins,
-    batches: &[RecordBatch],
-) -> Result<PreparedRows, LoadError> {
+fn prepare_rows(plan: &TablePlan, sources: &[SourceRows]) -> Result<PreparedRows, LoadError> {
     let schema = copy_schema(plan);
     let failed = |source| LoadError::Encode { connector: plan.connector.clone(), source };
     let mut encoder = encoder(&schema, &jsonb_columns(plan)).map_err(failed)?;
     let mut prepared = PreparedRows { members: vec![BTreeSet::new(); plan.links().len()], ..PreparedRows::default() };
     let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
     encoder.write_header(&mut buffer).map_err(failed)?;
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+    for (source, batch) in with_rows(sources) {
         let rows = Rows { plan, batch };
         let mut columns = rows.plan_columns(&mut prepared.repaired_count)?;
         rows.collect_days_and_shards(&columns, &mut prepared)?;
         rows.collect_members(&columns, &mut prepared)?;
-        columns.extend(rows.lineage(source_partition_id, origins)?);
+        columns.extend(rows.lineage(source)?);
         let complete = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| rows.column_error("", e))?;
+        prepared.add_to_digest(plan, source, &complete)?;
         encoder.write_batch(&complete, &mut buffer).map_err(failed)?;
         prepared.row_count += batch.num_rows() as u64;
         while buffer.len() >= CHUNK_BYTES {
@@ -117,6 +131,11 @@ fn prepare_rows(
         keys.remove("");
     });
     Ok(prepared)
+}
+
+fn with_rows(sources: &[SourceRows]) -> impl Iterator<Item = (&SourceRows, &RecordBatch)> {
+    let all = sources.iter().flat_map(|source| source.batches.iter().map(move |batch| (source, batch)));
+    all.filter(|(_, batch)| batch.num_rows() > 0)
 }
 
 fn copy_schema(plan: &TablePlan) -> SchemaRef {
@@ -281,7 +300,7 @@ impl Rows<'_> {
     }
 
     /// In the order of [`LINEAGE_COLUMNS`].
-    fn lineage(&self, source_partition_id: i64, origins: &Origins) -> Result<Vec<ArrayRef>, LoadError> {
+    fn lineage(&self, source: &SourceRows) -> Result<Vec<ArrayRef>, LoadError> {
         let offsets = self.required_column(OFFSET_COLUMN, &DataType::Int64)?;
         let records = self.required_column(RECORD_COLUMN, &DataType::Int32)?;
         let rows = self.required_column(ROW_COLUMN, &DataType::Int64)?;
@@ -289,7 +308,7 @@ impl Rows<'_> {
         let (mut times, mut hashes) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let places = offsets.as_primitive::<Int64Type>().values().iter();
         for (offset, record) in places.zip(records.as_primitive::<Int32Type>().values()) {
-            let Some((time, hash)) = origins.get(&(*offset, *record)) else {
+            let Some((time, hash)) = source.origins.get(&(*offset, *record)) else {
                 return Err(LoadError::OriginMissing { offset: *offset, record: *record });
             };
             times.push(time.timestamp_micros());
@@ -298,7 +317,7 @@ impl Rows<'_> {
         let newer = self.newer_at(&times)?;
         let stamps =
             |values: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(values).with_timezone(UTC)) as ArrayRef;
-        let source = Arc::new(Int64Array::from_value(source_partition_id, count)) as ArrayRef;
+        let source = Arc::new(Int64Array::from_value(source.source_partition_id, count)) as ArrayRef;
         Ok(vec![source, offsets, records, rows, stamps(newer), stamps(times), Arc::new(Int64Array::from(hashes))])
     }
 

@@ -85,10 +85,27 @@ impl SealPlan {
         self.members.iter().map(index).collect()
     }
 
-    fn time_index(&self, partition: &str) -> (String, String) {
+    fn time_index(&self, partition: &str, concurrently: bool) -> (String, String) {
+        let how = if concurrently { "CONCURRENTLY " } else { "" };
         let name = own_name(partition, &self.time);
         let (index, table) = (quoted(&name), table_name(partition));
-        (name, format!("CREATE INDEX CONCURRENTLY {index} ON {table} USING brin ({})", quoted(&self.time)))
+        (name, format!("CREATE INDEX {how}{index} ON {table} USING brin ({})", quoted(&self.time)))
+    }
+
+    /// What seals a table that nobody else sees yet, but for its statistics.
+    pub(super) fn statements(&self, partition: &str) -> Vec<String> {
+        let mut indexes = self.member_indexes(partition, false);
+        indexes.push(self.time_index(partition, false));
+        let checked = |(key, dimension): &(String, String)| {
+            let constraint = own_name(partition, &format!("{key}_fkey"));
+            format!("ALTER TABLE {} {}", table_name(partition), foreign_key(&constraint, key, dimension))
+        };
+        indexes.into_iter().map(|(_, statement)| statement).chain(self.members.iter().map(checked)).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_nobody(after_hours: u32) -> Self {
+        Self { time: "t".to_owned(), members: BTreeSet::new(), after_hours, index_hot: false, index_time: false }
     }
 
     /// The statements for what a partition has from the beginning.
@@ -99,7 +116,7 @@ impl SealPlan {
     }
 
     /// When a day's partition is to be sealed.
-    fn due_at(&self, day: NaiveDate) -> DateTime<Utc> {
+    pub(super) fn due_at(&self, day: NaiveDate) -> DateTime<Utc> {
         let end =
             day.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX).and_time(chrono::NaiveTime::MIN).and_utc();
         end.checked_add_signed(TimeDelta::hours(i64::from(self.after_hours))).unwrap_or(DateTime::<Utc>::MAX_UTC)
@@ -172,7 +189,7 @@ impl Sealing<'_> {
         let name = &self.partition.name;
         self.say("sealing", "its indexes are built").await?;
         let mut indexes = self.plan.member_indexes(name, true);
-        indexes.push(self.plan.time_index(name));
+        indexes.push(self.plan.time_index(name, true));
         let there = self.there().await?;
         for (index, create) in indexes {
             match there.get(&index).map(String::as_str) {
@@ -222,10 +239,8 @@ impl Sealing<'_> {
         let lock = lock_tables(tables.iter(), "SHARE ROW EXCLUSIVE").unwrap_or_default();
         let sql = format!(
             "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {lock};\n\
-             ALTER TABLE {partition} ADD CONSTRAINT {} FOREIGN KEY ({key}) REFERENCES {} ({key}) NOT VALID; COMMIT",
-            quoted(constraint),
-            table_name(dimension),
-            key = quoted(key),
+             ALTER TABLE {partition} {} NOT VALID; COMMIT",
+            foreign_key(constraint, key, dimension),
         );
         let added = self.client.batch_execute(&sql).await;
         if let Err(error) = added {
@@ -256,6 +271,11 @@ impl Sealing<'_> {
     }
 }
 
+fn foreign_key(constraint: &str, key: &str, dimension: &str) -> String {
+    let (constraint, key, dimension) = (quoted(constraint), quoted(key), table_name(dimension));
+    format!("ADD CONSTRAINT {constraint} FOREIGN KEY ({key}) REFERENCES {dimension} ({key})")
+}
+
 /// `fact_events_p20261123_user_key`, shortened where it would be cut off.
 fn own_name(partition: &str, what: &str) -> String {
     let keep = IDENTIFIER_BYTES_MAX.saturating_sub(what.len() + 1);
@@ -270,13 +290,7 @@ mod tests {
 
     #[test]
     fn a_day_is_due_when_it_has_been_over_for_long_enough() {
-        let plan = SealPlan {
-            time: "t".to_owned(),
-            members: BTreeSet::new(),
-            after_hours: 6,
-            index_hot: false,
-            index_time: false,
-        };
+        let plan = SealPlan::of_nobody(6);
         let day = NaiveDate::from_ymd_opt(2026, 12, 31).expect("a date");
         assert_eq!(plan.due_at(day).to_rfc3339(), "2027-01-01T06:00:00+00:00");
     }

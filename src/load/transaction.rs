@@ -6,11 +6,16 @@ use deadpool_postgres::{Object, Transaction};
 use futures::SinkExt;
 use tokio_postgres::IsolationLevel;
 
-use super::append::Append;
+use super::append::{Append, Expected};
+use super::bulk::{BulkDays, Sealable};
+use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
+use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
+use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
 use super::touched::Touched;
+use super::unchanged::unchanged;
 use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
@@ -18,14 +23,6 @@ use crate::types::MicroBatchId;
 
 /// Of this transaction alone: room to sort by key and to join dimensions.
 const SESSION: &str = "SET LOCAL work_mem = '64MB'";
-
-/// Rows of a micro-batch meet few of a table: looking each up by its key beats reading the table.
-const BY_KEY: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
-/// What the table holds of a range is about as much as the micro-batch's rows: each side is read once. By its key a
-/// row would meet every loser of it in the shadow, and without statistics every row of the micro-batch.
-const BY_RANGE: &str = "SET LOCAL enable_nestloop = off";
-const AS_PLANNED: &str =
-    "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = on";
 
 /// Natural keys that facts name and that are no members yet, by dimension.
 type MissingMembers<'a> = BTreeMap<&'a str, (&'a Link, BTreeSet<String>)>;
@@ -68,30 +65,46 @@ pub(super) async fn check_unknown_members(client: &Object, plan: &TablePlan) -> 
 
 /// One load: what is loaded, and where to.
 pub(super) struct Load<'a> {
-    pub(super) batch: &'a BatchToLoad,
+    /// One, or several that are loaded together: then nobody has loaded any of their offsets.
+    pub(super) batches: &'a [BatchToLoad],
     /// Dimensions first.
     pub(super) parts: &'a [PreparedPart],
     /// Every table that any connector fills, dimensions first.
     pub(super) tables: &'a [LoadTable],
+    pub(super) expected: &'a Expected,
+    pub(super) members: &'a KnownMembers,
+    /// Days without partition; all others that rows fall on have one.
+    pub(super) bulk: &'a BulkDays,
+    pub(super) sealable: &'a Sealable<'a>,
 }
 
 impl Load<'_> {
-    pub(super) async fn run<F, Fut>(&self, client: &mut Object, still_live: F) -> Result<LoadOutcome, LoadError>
+    /// `None`, and nothing written: several must be loaded one by one; a single one as one that replaces others, because rows of
+    /// its offsets were found that the catalog knows nothing of, or because some of its rows are masked.
+    pub(super) async fn run<F, Fut>(
+        &self,
+        client: &mut Object,
+        still_live: &F,
+    ) -> Result<Option<LoadOutcome>, LoadError>
     where
-        F: Fn() -> Fut,
+        F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let missing = self.missing_members(client).await?;
-        let mode = if self.batch.replaces { Mode::Replacing } else { Mode::Fresh };
-        if let Some(outcome) = self.attempt(client, mode, &missing, &still_live).await? {
-            return Ok(outcome);
+        let replaces = self.batches.iter().any(|batch| batch.replaces);
+        // what is taken away, and who decided about a name, is told by one micro-batch
+        if self.are_several() && (replaces || self.parts.iter().any(|part| !part.proposals.is_empty())) {
+            return Ok(None);
         }
-        // rows were found that the catalog knows nothing of: it was restored from a backup
-        let outcome = self.attempt(client, Mode::Replacing, &missing, &still_live).await?;
-        Ok(outcome.expect("this mode gives an outcome always"))
+        let mode = if replaces { Mode::Replacing } else { Mode::Fresh };
+        self.attempt(client, mode, &missing, still_live).await
     }
 
-    /// `None`: it must be done again in the other mode.
+    fn are_several(&self) -> bool {
+        self.batches.len() > 1
+    }
+
+    /// `None`: it must be done again in the other mode, or one by one.
     async fn attempt<F, Fut>(
         &self,
         client: &mut Object,
@@ -100,7 +113,7 @@ impl Load<'_> {
         still_live: &F,
     ) -> Result<Option<LoadOutcome>, LoadError>
     where
-        F: Fn() -> Fut,
+        F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
     {
         let transaction = client
@@ -115,33 +128,57 @@ impl Load<'_> {
             copy_in(&transaction, number, part).await?;
         }
         crate::telemetry::fail_point!("load.copied", LoadError::StillLive);
-        self.lock_source(&transaction, mode).await?;
-        if mode == Mode::Fresh && self.is_loaded_over(&transaction).await? {
+        self.lock_sources(&transaction, mode).await?;
+        if mode == Mode::Fresh && self.are_loaded_over(&transaction).await? {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
+        let bulk = self.bulk.lock(&transaction).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
-        let (live, unchanged) = match still_live().await.map_err(LoadError::StillLive)? {
-            None if guarded!("still_live") => (LiveBatch::default(), Some(LoadOutcome::NotLive)),
-            asked => {
-                let live = asked.unwrap_or_default();
-                let is_new = self.insert_load_state(&transaction, live.mask_rev).await?;
-                (live, (!is_new).then_some(LoadOutcome::AlreadyLoaded))
+        let live = match self.admit(&transaction, still_live).await? {
+            Admitted::Yes(live) => live,
+            Admitted::No(outcome) => {
+                transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
+                return Ok((!self.are_several()).then_some(outcome));
             }
         };
-        if unchanged.is_some() {
+        if !live.masked.is_empty() && (self.are_several() || !bulk.is_empty()) && guarded!("one_by_one") {
+            // which rows they hide is told by each one's source, and by SQL alone
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
-            return Ok(unchanged);
+            return Ok(None);
         }
         self.leave_masked_out(&transaction, &live).await?;
+        let stands = mode == Mode::Replacing && live.masked.is_empty() && self.stands(&transaction).await?;
         if mode == Mode::Replacing {
             self.forget_replaced(&transaction).await?;
         }
-        let counts = self.write(&transaction, mode, missing, &live).await?;
+        let counts =
+            if stands { unchanged(self.parts) } else { self.write(&transaction, mode, missing, &live, &bulk).await? };
         crate::telemetry::fail_point!("load.before_commit", LoadError::StillLive);
         transaction.commit().await.map_err(LoadError::Commit)?;
         Ok(Some(LoadOutcome::Loaded(counts)))
+    }
+
+    /// Asks the catalog for each micro-batch, and notes it as loaded. The masks are those of all.
+    async fn admit<F, Fut>(&self, transaction: &Transaction<'_>, still_live: &F) -> Result<Admitted, LoadError>
+    where
+        F: Fn(MicroBatchId) -> Fut,
+        Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
+    {
+        let mut all = LiveBatch::default();
+        for batch in self.batches {
+            let live = match still_live(batch.micro_batch_id).await.map_err(LoadError::StillLive)? {
+                None if guarded!("still_live") => return Ok(Admitted::No(LoadOutcome::NotLive)),
+                asked => asked.unwrap_or_default(),
+            };
+            let digest = self.digest(batch).filter(|_| live.masked.is_empty());
+            if !insert_load_state(transaction, batch, live.mask_rev, digest).await? {
+                return Ok(Admitted::No(LoadOutcome::AlreadyLoaded));
+            }
+            all.masked.extend(live.masked);
+        }
+        Ok(Admitted::Yes(all))
     }
 
     async fn missing_members(&self, client: &Object) -> Result<MissingMembers<'_>, LoadError> {
@@ -162,34 +199,42 @@ impl Load<'_> {
         Ok(missing)
     }
 
-    async fn lock_source(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
+    async fn lock_sources(&self, transaction: &Transaction<'_>, mode: Mode) -> Result<(), LoadError> {
         if !guarded!("source_lock") {
             return Ok(());
         }
-        let lock = source_lock(self.batch.source_partition_id);
         let sql = match mode {
             Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
             Mode::Replacing => "SELECT pg_advisory_xact_lock($1, $2)",
         };
-        transaction
-            .query_one(sql, &[&lock.class, &lock.object])
-            .await
-            .map_err(LoadError::query("lock the source of a load"))?;
+        let locks: LockSet = self.batches.iter().map(|batch| source_lock(batch.source_partition_id)).collect();
+        for lock in locks {
+            transaction
+                .query_one(sql, &[&lock.class, &lock.object])
+                .await
+                .map_err(LoadError::query("lock the source of a load"))?;
+        }
         Ok(())
     }
 
-    /// Source and range, as the statements take them.
-    fn range(&self) -> (i64, i64, i64) {
-        (self.batch.source_partition_id, self.batch.offsets.first(), self.batch.offsets.next())
+    /// Source and range, as the statements take them that retract: those know one micro-batch.
+    pub(super) fn range(&self) -> (i64, i64, i64) {
+        debug_assert!(!self.are_several(), "several are never retracted together");
+        range(&self.batches[0])
     }
 
-    async fn is_loaded_over(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
-        let (source, first, next) = self.range();
-        let row = transaction
-            .query_one(include_str!("sql/select_loaded_over.sql"), &[&source, &first, &next])
-            .await
-            .map_err(LoadError::query("read what is loaded"))?;
-        Ok(row.get(0))
+    async fn are_loaded_over(&self, transaction: &Transaction<'_>) -> Result<bool, LoadError> {
+        for batch in self.batches {
+            let (source, first, next) = range(batch);
+            let row = transaction
+                .query_one(include_str!("sql/select_loaded_over.sql"), &[&source, &first, &next])
+                .await
+                .map_err(LoadError::query("read what is loaded"))?;
+            if row.get(0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn shards(&self, mode: Mode, missing: &MissingMembers<'_>) -> LockSet {
@@ -217,20 +262,6 @@ impl Load<'_> {
         locks
     }
 
-    /// `false`: another transaction has loaded it.
-    async fn insert_load_state(&self, transaction: &Transaction<'_>, mask_rev: i32) -> Result<bool, LoadError> {
-        let row_count = self.parts.iter().map(|part| part.rows.row_count as i64).sum::<i64>();
-        let (source, first, next) = self.range();
-        let inserted = transaction
-            .execute(
-                include_str!("sql/insert_load_state.sql"),
-                &[&self.batch.micro_batch_id.0, &source, &first, &next, &row_count, &mask_rev],
-            )
-            .await
-            .map_err(LoadError::query("write what is loaded"))?;
-        Ok(inserted == 1)
-    }
-
     async fn leave_masked_out(&self, transaction: &Transaction<'_>, live: &LiveBatch) -> Result<(), LoadError> {
         if live.masked.is_empty() {
             return Ok(());
@@ -250,7 +281,7 @@ impl Load<'_> {
         transaction
             .execute(
                 include_str!("sql/delete_replaced_load_state.sql"),
-                &[&source, &first, &next, &self.batch.micro_batch_id.0],
+                &[&source, &first, &next, &self.batches[0].micro_batch_id.0],
             )
             .await
             .map_err(LoadError::query("forget what was replaced"))?;
@@ -264,19 +295,20 @@ impl Load<'_> {
         mode: Mode,
         missing: &MissingMembers<'_>,
         live: &LiveBatch,
+        bulk: &BulkDays,
     ) -> Result<LoadCounts, LoadError> {
         let touched: Vec<&LoadTable> = self
             .tables
             .iter()
             .filter(|table| mode == Mode::Replacing || self.parts.iter().any(|part| part.plan.table == table.name))
             .collect();
-        lock_dimensions(transaction, &touched, missing, self.parts).await?;
+        lock_dimensions(transaction, &touched, missing, self.parts, bulk).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
         let rollups = Touched::of_facts(transaction, &names).await?;
         for table in dimensions {
-            self.reconcile(&rollups, mode, table, live, &mut counts).await?;
+            self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
         for (link, keys) in missing.values() {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -286,9 +318,9 @@ impl Load<'_> {
                 .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
             counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
         }
-        decisions::write(transaction, self.batch.micro_batch_id, self.parts, &mut counts).await?;
+        decisions::write(transaction, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
-            self.reconcile(&rollups, mode, table, live, &mut counts).await?;
+            self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
         rollups.recompute().await?;
         Ok(counts)
@@ -301,6 +333,7 @@ impl Load<'_> {
         mode: Mode,
         table: &LoadTable,
         live: &LiveBatch,
+        bulk: &BulkDays,
         counts: &mut LoadCounts,
     ) -> Result<(), LoadError> {
         let transaction = rollups.transaction;
@@ -312,7 +345,7 @@ impl Load<'_> {
             self.parts.iter().enumerate().filter(|(_, part)| part.plan.table == table.name).collect();
         // others may fill the same keys, and masks are known to SQL alone
         let is_plain = mode == Mode::Fresh && live.masked.is_empty() && parts.len() == 1;
-        let mut waiting = !is_plain;
+        let (mut waiting, mut are_held) = (!is_plain, false);
         for (number, part) in parts {
             row_count += part.rows.row_count;
             counts.repaired_value_count += part.rows.repaired_count;
@@ -321,32 +354,36 @@ impl Load<'_> {
                 waiting = true;
                 continue;
             };
-            let append = Append { transaction, table, plan: &part.plan, rows };
+            let Self { expected, members, sealable, .. } = *self;
+            let append = Append { transaction, table, plan: &part.plan, rows, expected, members, bulk, sealable };
             if is_plain {
                 steps.batch(BY_KEY).await?;
                 let appended = append.run().await?;
                 steps.batch(AS_PLANNED).await?;
                 rollups.appended(&append).await?;
                 found.inserted = appended.new_count;
-                waiting = appended.held_count > 0;
+                are_held = appended.held_count > 0;
+                waiting = are_held;
             } else {
                 append.copy_all().await?;
                 steps.leave_masked_out(live).await?;
             }
         }
         if mode == Mode::Replacing {
-            let range = self.range();
             steps.batch(BY_RANGE).await?;
-            if waiting && row_count > 0 && steps.is_unchanged(range, row_count).await? {
-                steps.batch(AS_PLANNED).await?;
-                found.unchanged_or_older = row_count;
-                counts.tables.entry(table.name.clone()).or_default().add(found);
-                return Ok(());
+            waiting = row_count == 0 || !steps.is_unchanged(self.range(), row_count).await?;
+            if waiting {
+                found.retracted = self.retract(&steps).await?;
             }
-            (found.retracted, found.promoted) = steps.retract(rollups, range).await?;
+            steps.batch(AS_PLANNED).await?;
+            if found.retracted > 0 {
+                rollups.gone(table).await?;
+                found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
+                rollups.promoted(table).await?;
+            }
         }
         if row_count > 0 && waiting {
-            let outranked = steps.shadow_losers(rollups).await?;
+            let outranked = steps.shadow_losers(rollups, are_held).await?;
             rollups.waiting(table).await?;
             let (inserted, updated) = steps.insert().await?;
             // an outranked fact was taken away first and inserted anew
@@ -358,94 +395,51 @@ impl Load<'_> {
         counts.tables.entry(table.name.clone()).or_default().add(found);
         Ok(())
     }
-}
 
-/// Statements over one table.
-struct Steps<'a> {
-    transaction: &'a Transaction<'a>,
-    table: &'a LoadTable,
-}
-
-impl Steps<'_> {
-    fn failed(&self) -> impl FnOnce(tokio_postgres::Error) -> LoadError {
-        LoadError::query(format!("merge rows into {}", self.table.name))
-    }
-
-    async fn batch(&self, sql: &str) -> Result<(), LoadError> {
-        self.transaction.batch_execute(sql).await.map_err(self.failed())
-    }
-
-    async fn execute(&self, sql: &str) -> Result<u64, LoadError> {
-        self.transaction.execute(sql, &[]).await.map_err(self.failed())
-    }
-
-    async fn execute_over(&self, sql: &str, (source, first, next): (i64, i64, i64)) -> Result<u64, LoadError> {
-        self.transaction.execute(sql, &[&source, &first, &next]).await.map_err(self.failed())
-    }
-
-    async fn leave_masked_out(&self, live: &LiveBatch) -> Result<(), LoadError> {
-        if live.masked.is_empty() {
-            return Ok(());
-        }
-        let (offsets, records): (Vec<i64>, Vec<i32>) = live.masked.iter().copied().unzip();
-        let sql = merge_sql::delete_masked_of(&reconcile_sql::rows_name(self.table));
-        self.transaction.execute(&sql, &[&offsets, &records]).await.map_err(self.failed())?;
-        Ok(())
-    }
-
-    /// Whether the table and its shadow hold exactly the rows that the micro-batch makes.
-    async fn is_unchanged(&self, (source, first, next): (i64, i64, i64), row_count: u64) -> Result<bool, LoadError> {
-        let row = self
-            .transaction
-            .query_one(&reconcile_sql::count_made_again(self.table), &[&source, &first, &next])
-            .await
-            .map_err(self.failed())?;
-        let (held, same): (i64, i64) = (row.get("held"), row.get("same"));
-        Ok(held == same && same.unsigned_abs() == row_count)
-    }
-
-    /// Takes away what the micro-batch does not make again, and lets the best of the shadow take its place. Returns how many of both.
-    async fn retract(&self, rollups: &Touched<'_>, range: (i64, i64, i64)) -> Result<(u64, u64), LoadError> {
-        let (mut retracted, mut promoted) = (0, 0);
+    /// Takes away what the micro-batch does not make again, and leaves the rows that are not there already. Returns how many
+    /// rows of the table went.
+    async fn retract(&self, steps: &Steps<'_>) -> Result<u64, LoadError> {
+        let (range, table) = (self.range(), steps.table);
+        let mut retracted = 0;
         if guarded!("retract") {
-            retracted = self.execute_over(&reconcile_sql::retract(self.table), range).await?;
-            self.execute_over(&reconcile_sql::retract_shadow(self.table), range).await?;
+            retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
+            steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
         }
-        for statement in reconcile_sql::forget_present(self.table) {
-            self.execute_over(&statement, range).await?;
+        for statement in reconcile_sql::forget_present(table) {
+            steps.execute_over(&statement, range).await?;
         }
-        self.batch(AS_PLANNED).await?;
-        if retracted > 0 {
-            rollups.gone(self.table).await?;
-            promoted = self.execute(&reconcile_sql::promote(self.table)).await?;
-            rollups.promoted(self.table).await?;
-        }
-        Ok((retracted, promoted))
+        Ok(retracted)
     }
+}
 
-    /// Leaves the rows that win their keys. Returns how many rows of the table they outrank.
-    async fn shadow_losers(&self, rollups: &Touched<'_>) -> Result<u64, LoadError> {
-        self.execute(&reconcile_sql::shadow_own_losers(self.table)).await?;
-        self.batch(BY_KEY).await?;
-        let held =
-            self.transaction.query_one(&reconcile_sql::count_held(self.table), &[]).await.map_err(self.failed())?;
-        let mut outranked = 0;
-        if held.get::<_, i64>(0) > 0 {
-            rollups.held(self.table).await?;
-            outranked = self.execute(&reconcile_sql::shadow_outranked(self.table)).await?;
-            self.execute(&reconcile_sql::shadow_beaten(self.table)).await?;
-        }
-        self.batch(AS_PLANNED).await?;
-        if !guarded!("shadow") {
-            self.execute(&reconcile_sql::forget_losers(self.table)).await?;
-        }
-        Ok(outranked)
-    }
+/// What the catalog and `load_state` say of a load.
+enum Admitted {
+    Yes(LiveBatch),
+    No(LoadOutcome),
+}
 
-    async fn insert(&self) -> Result<(u64, u64), LoadError> {
-        let row = self.transaction.query_one(&reconcile_sql::insert(self.table), &[]).await.map_err(self.failed())?;
-        Ok((row.get::<_, i64>("inserted").unsigned_abs(), row.get::<_, i64>("updated").unsigned_abs()))
-    }
+/// Source and range of offsets.
+fn range(batch: &BatchToLoad) -> (i64, i64, i64) {
+    (batch.source_partition_id, batch.offsets.first(), batch.offsets.next())
+}
+
+/// `false`: another transaction has loaded it.
+async fn insert_load_state(
+    transaction: &Transaction<'_>,
+    batch: &BatchToLoad,
+    mask_rev: i32,
+    digest: Option<Digest>,
+) -> Result<bool, LoadError> {
+    let (source, first, next) = range(batch);
+    let digest = digest.map(|digest| digest.bytes().to_vec());
+    let inserted = transaction
+        .execute(
+            include_str!("sql/insert_load_state.sql"),
+            &[&batch.micro_batch_id.0, &source, &first, &next, &batch.row_count(), &mask_rev, &digest],
+        )
+        .await
+        .map_err(LoadError::query("write what is loaded"))?;
+    Ok(inserted == 1)
 }
 
 async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPart) -> Result<(), LoadError> {
@@ -476,11 +470,15 @@ async fn lock_dimensions(
     touched: &[&LoadTable],
     missing: &MissingMembers<'_>,
     parts: &[PreparedPart],
+    bulk: &BulkDays,
 ) -> Result<(), LoadError> {
     let merged = touched.iter().filter(|table| !table.is_fact).map(|table| table.name.clone());
-    let written: BTreeSet<String> =
+    let mut written: BTreeSet<String> =
         merged.chain(missing.keys().map(|table| (*table).to_owned())).chain(decisions::dimensions(parts)).collect();
-    if let Some(lock) = merge_sql::lock_tables(written.iter(), "ROW EXCLUSIVE") {
+    written.extend(bulk.dimensions(parts).cloned());
+    // foreign keys want them alone
+    let mode = if bulk.is_empty() { "ROW EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
+    if let Some(lock) = merge_sql::lock_tables(written.iter(), mode) {
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! The load role: finds committed micro-batches that the warehouse lacks, reads their files, loads them.
 //!
+//! Where several wait, the warehouse is slower than the intake: they are joined into one transaction, up to [`JOINED`].
+//! What cannot be joined is loaded one by one.
+//!
 //! # Retries
 //! Every step is idempotent: the lease and `loaded_at` in the catalog are hints, `load_state` in the
 //! warehouse is written with the rows. Whatever fails is taken up again when its lease runs out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Int64Type, TimestampMillisecondType};
 use chrono::{DateTime, Utc};
@@ -15,17 +18,21 @@ use thiserror::Error;
 
 use super::lake_files::{LakeFileError, read_file};
 use super::resolver::{Resolver, ResolverError};
-use crate::catalog::{self, CatalogError, LeasedBatch};
+use crate::catalog::{self, CatalogError, JoinLimits, LeasedBatch, LiveBatch};
 use crate::client::postgres;
 use crate::client::s3::S3Client;
 use crate::config::{Connector, Connectors, OFFSET_COLUMN, ORIGIN_TIME_COLUMN, SourceKind};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, chain};
 use crate::load::{BatchToLoad, LoadError, LoadOutcome, LoadPart, Loader};
 use crate::telemetry::metrics;
 use crate::types::MicroBatchId;
 
 /// Renewed while the work lasts; so long nobody takes up what a worker that died has left.
 const LEASE_SECONDS: f64 = 30.0;
+
+/// What is loaded in one transaction, at most. Rows take a few hundred bytes of memory each on their way, in two forms.
+pub const JOINED: JoinLimits =
+    JoinLimits { batch_count_max: 64, row_count_max: 250_000, size_bytes_max: 32 * 1024 * 1024 };
 
 /// Partitions are sealed while no more micro-batches than that wait to be loaded.
 const UNLOADED_MAX: i64 = 8;
@@ -63,14 +70,17 @@ pub struct LoadWorker {
 }
 
 impl LoadWorker {
-    /// Loads the oldest micro-batch that nobody is loading. `false`: there is none.
+    /// Loads the oldest micro-batches that nobody is loading. `false`: there is none.
     pub async fn load_next(&self) -> Result<bool, LoadWorkerError> {
         let leased = {
             let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-            catalog::lease_unloaded_batch(&client, LEASE_SECONDS).await?
+            catalog::lease_unloaded_batches(&client, LEASE_SECONDS, JOINED).await?
         };
-        let Some(leased) = leased else { return Ok(false) };
-        holding_lease(&self.catalog, leased.id, LEASE_SECONDS, self.load_leased(&leased)).await?;
+        if leased.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<MicroBatchId> = leased.iter().map(|leased| leased.id).collect();
+        holding_lease(&self.catalog, &ids, LEASE_SECONDS, self.load_leased(&leased)).await?;
         Ok(true)
     }
 
@@ -83,27 +93,74 @@ impl LoadWorker {
         Ok(waiting <= UNLOADED_MAX && self.loader.seal_next(Utc::now()).await?)
     }
 
-    async fn load_leased(&self, leased: &LeasedBatch) -> Result<(), LoadWorkerError> {
-        let started = std::time::Instant::now();
-        let mut batch = self.read(leased).await?;
-        for part in &mut batch.parts {
-            self.resolver.prepare(part).await?;
+    /// All in one transaction, or one by one: then one that cannot be loaded keeps none of the others.
+    async fn load_leased(&self, leased: &[LeasedBatch]) -> Result<(), LoadWorkerError> {
+        if leased.len() > 1 {
+            match self.load_joined(leased).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => {
+                    let (error, micro_batch_count) = (chain(&error), leased.len());
+                    tracing::warn!(component = "load", micro_batch_count, error, "not loaded together, trying each");
+                }
+            }
         }
-        let outcome = self
-            .loader
-            .load(&batch, || async {
-                let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
-                catalog::live_batch(&client, leased.id).await
-            })
-            .await?;
+        let mut failed = None;
+        for leased in leased {
+            if let Err(error) = self.load_one(leased).await
+                && let Some(error) = failed.replace(error)
+            {
+                tracing::warn!(component = "load", error = chain(&error), "micro-batch not loaded");
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// `false`, and nothing written: they are to be loaded one by one.
+    async fn load_joined(&self, leased: &[LeasedBatch]) -> Result<bool, LoadWorkerError> {
+        let started = Instant::now();
+        let mut batches = Vec::with_capacity(leased.len());
+        for leased in leased {
+            batches.push(self.read(leased).await?);
+        }
+        let ids: Vec<MicroBatchId> = leased.iter().map(|leased| leased.id).collect();
+        let awaited = {
+            let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+            catalog::awaited_days(&client, &ids).await?
+        };
+        let prepared = self.loader.prepare(&batches).await?.awaiting(awaited);
+        let Some(outcome) = self.loader.load_prepared(&batches, &prepared, |id| self.still_live(id)).await? else {
+            return Ok(false);
+        };
         crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
+        for leased in leased {
+            self.note(leased, &outcome, started).await?;
+        }
+        Ok(true)
+    }
+
+    async fn load_one(&self, leased: &LeasedBatch) -> Result<(), LoadWorkerError> {
+        let started = Instant::now();
+        let batch = self.read(leased).await?;
+        let outcome = self.loader.load(&batch, || self.still_live(leased.id)).await?;
+        crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
+        self.note(leased, &outcome, started).await
+    }
+
+    async fn still_live(&self, id: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
+        let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
+        catalog::live_batch(&client, id).await
+    }
+
+    /// In the catalog, the metrics and the log.
+    async fn note(&self, leased: &LeasedBatch, outcome: &LoadOutcome, started: Instant) -> Result<(), LoadWorkerError> {
         let result = match outcome {
             LoadOutcome::Loaded(_) => "loaded",
             LoadOutcome::AlreadyLoaded => "already_loaded",
             LoadOutcome::NotLive => "not_live",
         };
         metrics().batches_loaded.with_label_values(&[result]).inc();
-        if let (LoadOutcome::Loaded(_), Some(oldest)) = (&outcome, leased.oldest_message_at) {
+        if let (LoadOutcome::Loaded(_), Some(oldest)) = (outcome, leased.oldest_message_at) {
             let seconds = (chrono::Utc::now() - oldest).num_milliseconds().max(0) as f64 / 1000.0;
             metrics().notification_to_row_seconds.with_label_values::<&str>(&[]).observe(seconds);
         }
@@ -137,12 +194,16 @@ impl LoadWorker {
             part.batches.extend(batches);
         }
         add_direct_origins(leased, &parts, &mut origins);
+        let mut parts: Vec<LoadPart> = parts.into_values().collect();
+        for part in &mut parts {
+            self.resolver.prepare(part).await?;
+        }
         Ok(BatchToLoad {
             micro_batch_id: leased.id,
             source_partition_id: leased.source_partition_id.0,
             offsets: leased.offsets,
             origins,
-            parts: parts.into_values().collect(),
+            parts,
             replaces: leased.replaces,
             mask_rev: leased.mask_rev,
         })
@@ -153,7 +214,7 @@ impl LoadWorker {
 /// lease is a hint, and a second loader does no harm.
 pub async fn holding_lease<T>(
     catalog: &Pool,
-    id: MicroBatchId,
+    ids: &[MicroBatchId],
     lease_seconds: f64,
     work: impl Future<Output = T>,
 ) -> T {
@@ -165,11 +226,12 @@ pub async fn holding_lease<T>(
             done = &mut work => return done,
             _ = turns.tick() => {
                 let renewed = match postgres::get(catalog).await.map_err(CatalogError::Connect) {
-                    Ok(client) => catalog::renew_load_lease(&client, id, lease_seconds).await,
+                    Ok(client) => catalog::renew_load_lease(&client, ids, lease_seconds).await,
                     Err(error) => Err(error),
                 };
                 if let Err(error) = renewed {
-                    tracing::warn!(component = "load", micro_batch = %id, error = %error, "could not renew a lease");
+                    let micro_batch = ids.first().map(MicroBatchId::to_string);
+                    tracing::warn!(component = "load", micro_batch, error = %error, "could not renew a lease");
                 }
             }
         }

@@ -61,7 +61,7 @@ mod stored_books;
 pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};
 pub use letters::{Letters, LettersError};
-pub use load_worker::{LoadWorker, holding_lease};
+pub use load_worker::{JOINED, LoadWorker, holding_lease};
 pub use local::{LocalError, StageJob, StageReport, stage_files};
 pub use overrides::{Misfit, check_correction};
 pub use preview::{Preview, PreviewError, PreviewReject, PreviewStage, preview};

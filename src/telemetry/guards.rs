@@ -21,6 +21,13 @@ pub const NAMES: &[&str] = &[
     "shadow",      // losers are kept (LOAD-2)
     "retract",     // rows that a replay does not make again go (LOAD-3)
     "rollup_lock", // the cells of a rollup are locked before they are computed (LOAD-4)
+    "digest",      // a replay is taken for unchanged only where its rows are those that were loaded (LOAD-3)
+    "digest_count", // and where none of them is missing
+    "one_by_one",  // micro-batches with masked rows are not joined with others
+    "held_after_all", // a copy that met a held key is undone, and the keys are asked for
+    "members_stand", // the newest known member is looked for in each load
+    "days_lock",   // a day that is made whole is made by nobody else meanwhile
+    "awaited",     // a day of which more rows wait is not sealed
 ];
 
 /// Guards of the catalog's schema, which the tests themselves drop.

@@ -1,15 +1,18 @@
 //! The loader on a real PostgreSQL: what the warehouse holds after any order, repetition and interference.
 
+mod bulk;
 mod checker;
 mod fixtures;
 mod guards;
 mod hostile;
+mod joined;
 mod leases;
 mod replaced;
 mod resolved;
 mod rollups;
 mod schemas;
 mod sealing;
+mod stress;
 mod together;
 
 use serde_json::json;
@@ -37,6 +40,21 @@ async fn the_newer_fact_wins_in_any_order_of_arrival() {
     }
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, "6");
     assert_eq!(warehouse.value("SELECT DISTINCT amount FROM warehouse.fact_transactions").await, "3.00");
+}
+
+#[tokio::test]
+async fn keys_that_are_held_after_loads_that_met_none_are_compared_all_the_same() {
+    let warehouse = Warehouse::new().await;
+    for number in 0..3 {
+        let new = [transaction(number, "1.00", Some("2026-11-23T09:00:01Z"))];
+        warehouse.load_rows(number as i64, "transactions", &new).await;
+    }
+    let newer = transaction(1, "2.00", Some("2026-11-23T09:00:02Z"));
+    let older = transaction(2, "0.50", Some("2026-11-23T09:00:00Z"));
+    let mixed = warehouse.load_rows(3, "transactions", &[transaction(7, "1.00", None), newer, older]).await;
+    assert_eq!(mixed, TableCounts { inserted: 1, updated: 1, unchanged_or_older: 1, ..TableCounts::default() });
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions_shadow").await, "2");
+    checker::check(&warehouse).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! | plain | the upsert as one would write it down: COPY into a temporary table, join the dimensions, ON CONFLICT DO UPDATE |
 //! | streaming | [`Loader::load`], one micro-batch after the other into hot partitions |
 //! | replay | the same micro-batches again, under new names: nothing changes |
-//! | backfill | the same into days that no row has reached before |
+//! | backfill | the same into days that no row has reached before; the micro-batches wait, so that they are joined |
 //! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
 
 mod plain;
@@ -25,7 +25,8 @@ use deadpool_postgres::Pool;
 use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
 use sluice::client::postgres;
 use sluice::config::{Connectors, PostgresSettings, load_connectors};
-use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader};
+use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader, PreparedBatches};
+use sluice::pipeline::JOINED;
 use sluice::types::{MicroBatchId, OffsetRange};
 
 use self::rows::{DAY_MILLIS, Layout};
@@ -62,8 +63,10 @@ struct Options {
 }
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/benches/loading");
-/// Backfilled rows are spread over so many days.
+/// Backfilled rows are of so many days, one after the other, as old objects are announced.
 const BACKFILL_DAYS: i64 = 2;
+/// Counted from the streamed day: long over by any clock.
+const BACKFILL_FIRST_DAY: i64 = -400;
 /// Other sales than the streamed ones.
 const BACKFILL_FIRST: u64 = 1 << 40;
 
@@ -75,7 +78,10 @@ async fn main() -> anyhow::Result<()> {
     let days = if options.phase == Phase::Backfill { BACKFILL_DAYS } else { 1 };
     let with_changes = options.phase != Phase::Backfill;
     let first = if with_changes { 0 } else { BACKFILL_FIRST };
-    let layout = Layout { batch_rows: options.batch_rows, days, with_changes, first };
+    let batches_per_day =
+        if days > 1 { (options.rows / options.batch_rows).div_ceil(days as usize) } else { usize::MAX };
+    let first_day = if with_changes { 0 } else { BACKFILL_FIRST_DAY };
+    let layout = Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first, first_day };
     let bench = Bench { options, pool, connectors, layout };
     match bench.options.phase {
         Phase::Prepare => bench.prepare().await,
@@ -102,6 +108,11 @@ impl Bench {
         client.batch_execute(schema).await?;
         client.batch_execute(&format!("VACUUM{vacuum}")).await?;
         Ok(())
+    }
+
+    /// How many micro-batches fit into one transaction.
+    fn joined(&self) -> usize {
+        (JOINED.row_count_max as usize / self.options.batch_rows).clamp(1, JOINED.batch_count_max as usize)
     }
 
     fn batches(&self) -> usize {
@@ -134,19 +145,22 @@ impl Bench {
         let loader = Loader::new(self.pool.clone(), &self.connectors).await?;
         let clock = Clock::start(&self.options);
         // as loaders do: the next micro-batch is prepared while this one is written
-        let mut next = Some(loader.prepare(&batches[0]).await?);
-        for (number, batch) in batches.iter().enumerate() {
+        // and those that wait are joined, where nobody asks for single ones
+        let joined = if self.options.phase == Phase::Backfill { self.joined() } else { 1 };
+        let groups: Vec<&[BatchToLoad]> = batches.chunks(joined).collect();
+        let mut next = Some(self.prepare_group(&loader, &groups, 0).await?);
+        for (number, group) in groups.iter().enumerate() {
             let prepared = next.take().context("prepared before")?;
             let coming = async {
-                match batches.get(number + 1) {
-                    Some(batch) => loader.prepare(batch).await.map(Some),
+                match groups.get(number + 1) {
+                    Some(_) => self.prepare_group(&loader, &groups, number + 1).await.map(Some),
                     None => Ok(None),
                 }
             };
-            let (outcome, coming) = tokio::join!(loader.load_prepared(batch, &prepared, live), coming);
+            let (outcome, coming) = tokio::join!(loader.load_prepared(group, &prepared, live), coming);
             next = coming?;
             let outcome = outcome?;
-            let LoadOutcome::Loaded(counts) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
+            let Some(LoadOutcome::Loaded(counts)) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
             if self.options.phase == Phase::Replay {
                 let table = counts.tables["fact_sales"];
                 ensure!(table.inserted + table.updated + table.retracted == 0, "a replay changed rows: {table:?}");
@@ -154,6 +168,23 @@ impl Bench {
         }
         clock.stop(self.options.phase);
         self.check("fact_sales", self.layout.with_changes).await
+    }
+
+    /// Those that are to be loaded after them are known to the loader, as they are in the catalog.
+    async fn prepare_group(
+        &self,
+        loader: &Loader,
+        groups: &[&[BatchToLoad]],
+        number: usize,
+    ) -> anyhow::Result<PreparedBatches> {
+        let prepared = loader.prepare(groups[number]).await?;
+        if self.options.phase != Phase::Backfill {
+            return Ok(prepared);
+        }
+        let batches_before: usize = groups[..=number].iter().map(|group| group.len()).sum();
+        let later = batches_before..self.batches();
+        let awaited = later.map(|batch| self.layout.days_of(batch)).collect::<Option<Vec<_>>>();
+        Ok(prepared.awaiting(awaited.context("in range")?))
     }
 
     async fn plain(&self) -> anyhow::Result<()> {
@@ -201,7 +232,7 @@ impl Bench {
     }
 }
 
-async fn live() -> Result<Option<LiveBatch>, CatalogError> {
+async fn live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
     Ok(Some(LiveBatch::default()))
 }
 

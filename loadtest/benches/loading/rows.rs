@@ -6,6 +6,7 @@ use anyhow::Context;
 use arrow::array::{
     ArrayRef, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
+use chrono::{DateTime, NaiveDate};
 use sluice::config::{Connector, UTC};
 
 /// 2026-11-23T00:00:00Z
@@ -37,8 +38,9 @@ impl Sale {
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 
-    fn occurred_at(self, days: i64) -> i64 {
-        DAY_MILLIS + (self.noise(3) % (days * DAY).unsigned_abs()) as i64
+    /// On the day of that number.
+    fn occurred_at(self, day: i64) -> i64 {
+        DAY_MILLIS + day * DAY + (self.noise(3) % DAY.unsigned_abs()) as i64
     }
 
     fn attributes(self) -> String {
@@ -51,8 +53,9 @@ impl Sale {
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) batch_rows: usize,
-    /// Over how many days from [`DAY_MILLIS`] they are spread.
-    pub(super) days: i64,
+    /// So many micro-batches are of one day, the next ones of the day after it, from the first day on, counted from [`DAY_MILLIS`].
+    pub(super) batches_per_day: usize,
+    pub(super) first_day: i64,
     /// Whether some rows are newer versions of earlier ones.
     pub(super) with_changes: bool,
     /// Number of the first sale.
@@ -73,9 +76,19 @@ impl Layout {
         (0..self.batch_rows).map(sale).collect()
     }
 
+    fn day(&self, batch: usize) -> i64 {
+        self.first_day + (batch / self.batches_per_day) as i64
+    }
+
+    /// First and last day of a micro-batch's rows.
+    pub(super) fn days_of(&self, batch: usize) -> Option<(NaiveDate, NaiveDate)> {
+        let day = DateTime::from_timestamp_millis(DAY_MILLIS + self.day(batch) * DAY)?.date_naive();
+        Some((day, day))
+    }
+
     /// Micro-batch `batch`, whose one message is at that offset.
     pub(super) fn rows(&self, connector: &Connector, batch: usize) -> anyhow::Result<RecordBatch> {
-        let sales = self.sales(batch);
+        let (sales, day) = (self.sales(batch), self.day(batch));
         let texts = |text: &dyn Fn(&Sale) -> String| {
             Arc::new(StringArray::from_iter_values(sales.iter().map(text))) as ArrayRef
         };
@@ -100,8 +113,8 @@ impl Layout {
                 "quantity" => {
                     Arc::new(Int32Array::from_iter_values(sales.iter().map(|sale| (sale.noise(13) % 9) as i32 + 1)))
                 }
-                "occurred_at" => times(&|sale| sale.occurred_at(self.days)),
-                "updated_at" => times(&|sale| sale.occurred_at(self.days) + sale.version * 1000),
+                "occurred_at" => times(&|sale| sale.occurred_at(day)),
+                "updated_at" => times(&|sale| sale.occurred_at(day) + sale.version * 1000),
                 "_origin_time" => times(&|_| DAY_MILLIS),
                 "_offset" => Arc::new(Int64Array::from_value(batch as i64, sales.len())),
                 "_record" => Arc::new(Int32Array::from_value(0, sales.len())),

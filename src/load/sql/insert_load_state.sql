@@ -1,7 +1,8 @@
 -- Called by: load, in the transaction that writes the rows (LOAD-1), after the source and the shards are locked.
 -- No row inserted: the micro-batch is loaded already, with these masks. Waits for another transaction that loads it.
-INSERT INTO warehouse.load_state AS s (micro_batch_id, source_partition_id, offsets, row_count, mask_rev)
-VALUES ($1, $2, int8range($3::bigint, $4::bigint), $5, $6)
+INSERT INTO warehouse.load_state AS s (micro_batch_id, source_partition_id, offsets, row_count, mask_rev, digest)
+VALUES ($1, $2, int8range($3::bigint, $4::bigint), $5, $6, $7)
 ON CONFLICT (micro_batch_id) DO UPDATE
-   SET row_count = excluded.row_count, mask_rev = excluded.mask_rev, loaded_at = clock_timestamp(), stale = false
+   SET row_count = excluded.row_count, mask_rev = excluded.mask_rev, digest = excluded.digest,
+       loaded_at = clock_timestamp(), stale = false
  WHERE s.stale OR s.mask_rev < excluded.mask_rev

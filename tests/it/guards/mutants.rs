@@ -56,6 +56,19 @@ const MUTANTS: &[(&str, &[&str])] = &[
             "loading::replaced::losers_of_replaced_micro_batches_leave_the_shadow_too",
         ],
     ),
+    ("digest", &["loading::replaced::a_row_made_differently_is_replaced_and_may_lose_its_place"]),
+    ("digest_count", &["loading::replaced::a_row_that_went_missing_comes_back_with_a_replay_that_makes_the_same"]),
+    (
+        "one_by_one",
+        &[
+            "loading::joined::nothing_is_joined_with_a_micro_batch_that_needs_more_than_its_rows",
+            "loading::bulk::masked_rows_stay_out_of_a_day_that_comes_whole",
+        ],
+    ),
+    ("held_after_all", &["loading::keys_that_are_held_after_loads_that_met_none_are_compared_all_the_same"]),
+    ("members_stand", &["loading::together::members_of_a_warehouse_that_was_restored_are_looked_up_anew"]),
+    ("days_lock", &["loading::bulk::loaders_that_bring_one_day_whole_and_in_pieces_agree"]),
+    ("awaited", &["loading::bulk::a_day_of_which_more_rows_wait_becomes_a_hot_partition_and_takes_them"]),
 ];
 
 /// What a run of tests says, or `None` where it did not end in time.

@@ -30,7 +30,16 @@ impl Warehouse {
     }
 
     pub(super) async fn with(connectors: Connectors) -> Self {
-        let pool = pool(&fresh_database().await);
+        Self::made(&fresh_database().await, connectors).await
+    }
+
+    /// In an empty database.
+    pub(super) async fn on(dsn: &str) -> Self {
+        Self::made(dsn, connectors()).await
+    }
+
+    async fn made(dsn: &str, connectors: Connectors) -> Self {
+        let pool = pool(dsn);
         migrate(&pool, Database::Warehouse).await.expect("migrates");
         let loader = Arc::new(Loader::new(pool.clone(), &connectors).await.expect("the schema fits"));
         Self { pool, connectors, loader }

@@ -81,6 +81,31 @@ async fn the_same_rows_made_again_touch_nothing() {
 }
 
 #[tokio::test]
+async fn a_row_that_went_missing_comes_back_with_a_replay_that_makes_the_same() {
+    let warehouse = Warehouse::new().await;
+    let rows = [at(1, "1.00", 1), at(2, "2.00", 2), at(2, "2.50", 1)];
+    for lost in ["fact_transactions WHERE amount = 1", "fact_transactions_shadow"] {
+        let parts: [(&str, &[Value]); 1] = [("transactions", &rows)];
+        warehouse.load(&replacing(warehouse.batch(1, SEEN_AT, &parts))).await;
+        warehouse.execute(&format!("DELETE FROM warehouse.{lost}")).await.expect("may do so");
+        warehouse.load(&replacing(warehouse.batch(1, SEEN_AT, &parts))).await;
+        assert_eq!(amounts(&warehouse).await, (vec!["1.00".into(), "2.00".into()], vec!["2.50".into()]), "{lost}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_version_without_digests_loaded_is_compared_row_by_row() {
+    let warehouse = Warehouse::new().await;
+    let rows = [at(1, "1.00", 1), at(2, "2.00", 2)];
+    warehouse.load_rows(1, "transactions", &rows).await;
+    let older = "UPDATE warehouse.load_state SET digest = NULL;
+                 UPDATE warehouse.fact_transactions SET amount = 9 WHERE amount = 1";
+    warehouse.execute(older).await.expect("may do so");
+    warehouse.load(&replacing(warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]))).await;
+    assert_eq!(amounts(&warehouse).await.0, ["1.00", "2.00"]);
+}
+
+#[tokio::test]
 async fn a_row_made_differently_is_replaced_and_may_lose_its_place() {
     let warehouse = Warehouse::new().await;
     warehouse.load_rows(1, "transactions", &[at(1, "1.00", 5)]).await;

@@ -41,6 +41,21 @@ async fn many_loaders_make_new_days_once() {
 }
 
 #[tokio::test]
+async fn members_of_a_warehouse_that_was_restored_are_looked_up_anew() {
+    let warehouse = Warehouse::new().await;
+    warehouse.load_rows(1, "transactions", &[transaction(1, "1.00", None)]).await;
+    // their keys are known now
+    warehouse.load_rows(2, "transactions", &[transaction(2, "1.00", None)]).await;
+    let restored = "DELETE FROM warehouse.fact_transactions; DELETE FROM warehouse.load_state;
+                    UPDATE warehouse.dim_users SET user_id = 'somebody else' WHERE user_id = 'u-1'";
+    warehouse.execute(restored).await.expect("as a backup from before, and what other loaders did since");
+    let batch = warehouse.batch(3, "2026-11-23T10:00:00Z", &[("transactions", &[transaction(3, "1.00", None)])]);
+    assert_eq!(load_with_retries(&warehouse.loader, &batch).await.expect("loads"), 2);
+    let user = "SELECT u.user_id FROM warehouse.fact_transactions JOIN warehouse.dim_users u USING (user_key)";
+    assert_eq!(warehouse.value(user).await, "u-1");
+}
+
+#[tokio::test]
 async fn a_partition_that_was_taken_away_is_made_again() {
     let warehouse = Warehouse::new().await;
     warehouse.load_rows(1, "transactions", &[transaction(1, "1.00", None)]).await;

@@ -1,0 +1,172 @@
+//! Days of which many rows come at once, before they have a partition.
+
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+use serde_json::{Value, json};
+use sluice::catalog::{CatalogError, LiveBatch};
+use sluice::error::ErrorKind;
+use sluice::load::{BatchToLoad, LoadOutcome, Loader, TableCounts};
+use sluice::types::MicroBatchId;
+
+use super::checker;
+use super::fixtures::{Warehouse, live, load_with_retries, time, transaction, uuid};
+
+const SEEN_AT: &str = "2026-11-23T10:00:00Z";
+/// More than the loader makes a table of its own for.
+const MANY: u64 = 20_500;
+
+async fn all_live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
+    Ok(Some(LiveBatch::default()))
+}
+
+fn on(day: &str, number: u64, amount: &str, updated_at: Option<&str>) -> Value {
+    let mut row = transaction(number, amount, updated_at);
+    row["occurred_at"] = json!(format!("{day}T{:02}:00:00Z", number % 24));
+    row["user_id"] = json!(format!("u-{}", number % 700));
+    row
+}
+
+/// The older versions of `again` many rows, and then the newer ones, in micro-batches of one source.
+fn two_versions(warehouse: &Warehouse, day: &str, again: u64) -> [BatchToLoad; 2] {
+    let older: Vec<Value> = (0..MANY).map(|number| on(day, number, "1.00", Some("2026-11-20T00:00:00Z"))).collect();
+    let newer: Vec<Value> = (0..again).map(|number| on(day, number, "2.00", Some("2026-11-21T00:00:00Z"))).collect();
+    [(1, older), (2, newer)].map(|(offset, rows)| warehouse.batch(offset, SEEN_AT, &[("transactions", &rows)]))
+}
+
+async fn load_all(
+    warehouse: &Warehouse,
+    batches: &[BatchToLoad],
+    awaited: Option<Vec<(NaiveDate, NaiveDate)>>,
+) -> TableCounts {
+    let mut prepared = warehouse.loader.prepare(batches).await.expect("prepares");
+    if let Some(awaited) = awaited {
+        prepared = prepared.awaiting(awaited);
+    }
+    match warehouse.loader.load_prepared(batches, &prepared, all_live).await.expect("loads") {
+        Some(LoadOutcome::Loaded(counts)) => counts.tables["fact_transactions"],
+        other => panic!("not loaded: {other:?}"),
+    }
+}
+
+/// Indexes, constraints and columns of a partition, as the server spells them.
+async fn structure(warehouse: &Warehouse, partition: &str) -> Vec<Option<String>> {
+    let sql = format!(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'warehouse' AND tablename = '{partition}'
+         UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) || convalidated FROM pg_constraint
+                    WHERE conrelid = 'warehouse.{partition}'::regclass
+         UNION ALL SELECT attname || ' ' || atttypid::regtype || attnotnull FROM pg_attribute
+                    WHERE attrelid = 'warehouse.{partition}'::regclass AND attnum > 0
+         UNION ALL SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = 'warehouse.{partition}'::regclass
+         UNION ALL SELECT fact || day || state FROM warehouse.table_partition WHERE name = '{partition}' ORDER BY 1"
+    );
+    warehouse.column(&sql).await
+}
+
+#[tokio::test]
+async fn a_day_that_is_over_and_comes_whole_is_made_as_sealing_makes_it() {
+    let warehouse = Warehouse::new().await;
+    let batches = two_versions(&warehouse, "2026-11-20", 300);
+    let counts = load_all(&warehouse, &batches, Some(Vec::new())).await;
+    assert_eq!(counts, TableCounts { inserted: MANY, unchanged_or_older: 300, ..TableCounts::default() });
+    let sums =
+        "SELECT count(*) || ' ' || sum(amount) || ' ' || count(DISTINCT user_key) FROM warehouse.fact_transactions";
+    assert_eq!(warehouse.value(sums).await, format!("{MANY} {}.00 700", MANY + 300));
+    let losers = "SELECT count(*) || ' ' || max(amount) FROM warehouse.fact_transactions_shadow";
+    assert_eq!(warehouse.value(losers).await, "300 1.00");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.load_state").await, "2");
+    assert_eq!(
+        warehouse.value("SELECT state FROM warehouse.table_partition").await,
+        "sealing",
+        "its statistics are missing"
+    );
+    assert!(warehouse.loader.seal_next(time("2026-11-22T00:00:00Z")).await.expect("seals"));
+    let estimate = "SELECT reltuples FROM pg_class WHERE oid = 'warehouse.fact_transactions_p20261120'::regclass";
+    assert_eq!(warehouse.value(estimate).await, MANY.to_string(), "its statistics are fresh");
+    checker::check(&warehouse).await;
+
+    let other = Warehouse::new().await;
+    let one = [on("2026-11-20", 1, "1.00", None)];
+    other.load_rows(1, "transactions", &one).await;
+    assert!(other.loader.seal_next(time("2026-11-22T00:00:00Z")).await.expect("seals"));
+    let partition = "fact_transactions_p20261120";
+    assert_eq!(structure(&warehouse, partition).await, structure(&other, partition).await);
+}
+
+#[tokio::test]
+async fn a_day_of_which_more_rows_wait_becomes_a_hot_partition_and_takes_them() {
+    let warehouse = Warehouse::new().await;
+    let [older, newer] = two_versions(&warehouse, "2026-11-20", 300);
+    let day: NaiveDate = "2026-11-20".parse().expect("a date");
+    load_all(&warehouse, std::slice::from_ref(&older), Some(vec![(day, day)])).await;
+    let partition = "fact_transactions_p20261120";
+    let other = Warehouse::new().await;
+    other.load_rows(1, "transactions", &[on("2026-11-20", 1, "1.00", None)]).await;
+    assert_eq!(structure(&warehouse, partition).await, structure(&other, partition).await);
+
+    let counts = load_all(&warehouse, std::slice::from_ref(&newer), None).await;
+    assert_eq!(counts, TableCounts { updated: 300, ..TableCounts::default() });
+    assert!(warehouse.loader.seal_next(time("2026-11-22T00:00:00Z")).await.expect("seals"));
+    let state = "SELECT state FROM warehouse.table_partition";
+    assert_eq!(warehouse.value(state).await, "sealed");
+    checker::check(&warehouse).await;
+}
+
+#[tokio::test]
+async fn masked_rows_stay_out_of_a_day_that_comes_whole() {
+    let warehouse = Warehouse::new().await;
+    let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
+    let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
+    let masked = async || Ok(Some(LiveBatch { mask_rev: 1, masked: [(1, 0)].into() }));
+    let outcome = warehouse.loader.load(&batch, masked).await.expect("loads");
+    assert!(matches!(outcome, LoadOutcome::Loaded(_)), "{outcome:?}");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, "0");
+}
+
+#[tokio::test]
+async fn a_whole_day_whose_load_breaks_off_leaves_nothing_and_comes_with_the_next_try() {
+    let warehouse = Warehouse::new().await;
+    let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
+    let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
+    let cut = async || {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND state = 'idle in transaction'";
+        warehouse.execute(sql).await.expect("may do so");
+        live().await
+    };
+    let error = warehouse.loader.load(&batch, cut).await.expect_err("its connection is gone");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
+    let partitions = "SELECT count(*) FROM warehouse.table_partition";
+    assert_eq!(warehouse.value(partitions).await, "0");
+    assert_eq!(load_with_retries(&warehouse.loader, &batch).await.expect("loads"), 1);
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, MANY.to_string());
+}
+
+/// Each with a memory of its own, as processes have; two bring whole days, the others a few rows of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn loaders_that_bring_one_day_whole_and_in_pieces_agree() {
+    let warehouse = Arc::new(Warehouse::new().await);
+    let tasks: Vec<_> = (0..6_u64)
+        .map(|task| {
+            let warehouse = Arc::clone(&warehouse);
+            tokio::spawn(async move {
+                let loader = Loader::new(warehouse.pool.clone(), &warehouse.connectors).await.expect("fits");
+                let stamp = format!("2026-11-20T00:00:{task:02}Z");
+                let count = if task % 3 == 0 { MANY } else { 10 };
+                let rows: Vec<Value> =
+                    (0..count).map(|number| on("2026-11-20", number, &format!("{task}.00"), Some(&stamp))).collect();
+                let batch = warehouse.batch(task as i64, SEEN_AT, &[("transactions", &rows)]);
+                load_with_retries(&loader, &batch).await.expect("loads")
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.expect("no panic"), 1, "needed another try");
+    }
+    let amounts = "SELECT amount || ' ' || count(*) FROM warehouse.fact_transactions GROUP BY amount ORDER BY amount";
+    let found: Vec<String> = warehouse.column(amounts).await.into_iter().flatten().collect();
+    assert_eq!(found, [format!("3.00 {}", MANY - 10), "5.00 10".to_owned()]);
+    let newest = format!("SELECT amount FROM warehouse.fact_transactions WHERE transaction_id = '{}'", uuid(3));
+    assert_eq!(warehouse.value(&newest).await, "5.00");
+    checker::check(&warehouse).await;
+}
