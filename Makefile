@@ -1,7 +1,7 @@
 # Two commands are the whole set-up: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-job bench-staging bench-pipeline bench-loading lint fmt install
+.PHONY: help demo clean-demo test chaos mutants fuzz up down bench bench-pieces bench-job bench-staging bench-pipeline bench-loading lint fmt install
 
 # Dependencies are built once a machine: clones share a target folder where that is possible.
 ifndef CARGO_TARGET_DIR
@@ -75,6 +75,9 @@ bench-job: ## Run the demo over a million rows, then a replay beside a first rea
 	@compose/native install
 	cargo test --locked --features faults --test it -- --ignored --exact --nocapture \
 	  replay::speed::a_replay_beside_the_first_reading
+
+bench-pieces: ## Measure decoding, transforming and encoding alone, each on one thread
+	cargo bench --locked --profile optimized --bench pieces -- $(PIECES_ARGS)
 
 bench-staging: ## Measure `sluice stage` beside DuckDB, ClickHouse, Polars, PySpark and the floor (BENCH_ARGS="--bytes 256MiB")
 	cargo build --locked --profile optimized -p sluice -p sluice-loadtest

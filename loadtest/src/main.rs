@@ -116,6 +116,9 @@ struct PutArgs {
     /// Seconds that the store has to announce an object by itself
     #[arg(long, default_value_t = 10)]
     announce_wait: u64,
+    /// Delete each file when the store has its bytes, so that a large one needs its size twice, not three times
+    #[arg(long)]
+    remove: bool,
 }
 
 impl PutArgs {
@@ -127,6 +130,7 @@ impl PutArgs {
             concurrency: self.concurrency,
             announced_on: self.announced_on,
             announce_wait: Duration::from_secs(self.announce_wait),
+            remove: self.remove,
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct PutPlan {
     pub announced_on: String,
     /// How long the store has to announce what was put.
     pub announce_wait: Duration,
+    /// Each file is deleted when the store has its bytes: a large object then takes its size twice, not three times.
+    pub remove: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -75,9 +77,9 @@ async fn put(s3: &aws_sdk_s3::Client, plan: &PutPlan, path: &Path) -> Result<Ann
     let key = format!("{}{name}", plan.prefix);
     let size = std::fs::metadata(path).with_context(|| format!("could not look at {}", path.display()))?.len();
     let (etag, version_id) = if size > PART_BYTES {
-        put_in_parts(s3, &plan.bucket, &key, path, size).await
+        put_in_parts(s3, plan, &key, path, size).await
     } else {
-        put_whole(s3, &plan.bucket, &key, path).await
+        put_whole(s3, plan, &key, path).await
     }
     .with_context(|| format!("could not put s3://{}/{key}", plan.bucket))?;
     let etag = etag.unwrap_or_default().trim_matches('"').to_owned();
@@ -93,13 +95,17 @@ fn part_ranges(size: u64) -> impl Iterator<Item = (i32, u64, u64)> {
 
 type Names = (Option<String>, Option<String>);
 
-async fn put_whole(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &Path) -> Result<Names> {
+async fn put_whole(s3: &aws_sdk_s3::Client, plan: &PutPlan, key: &str, path: &Path) -> Result<Names> {
     let body = ByteStream::from_path(path).await?;
-    let put = s3.put_object().bucket(bucket).key(key).body(body).send().await?;
+    let put = s3.put_object().bucket(&plan.bucket).key(key).body(body).send().await?;
+    if plan.remove {
+        std::fs::remove_file(path)?;
+    }
     Ok((put.e_tag, put.version_id))
 }
 
-async fn put_in_parts(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &Path, size: u64) -> Result<Names> {
+async fn put_in_parts(s3: &aws_sdk_s3::Client, plan: &PutPlan, key: &str, path: &Path, size: u64) -> Result<Names> {
+    let bucket = &plan.bucket;
     let begun = s3.create_multipart_upload().bucket(bucket).key(key).send().await?;
     let upload_id = begun.upload_id.context("the store gave no upload id")?;
     let mut parts = CompletedMultipartUpload::builder();
@@ -108,6 +114,10 @@ async fn put_in_parts(s3: &aws_sdk_s3::Client, bucket: &str, key: &str, path: &P
         let put = s3.upload_part().bucket(bucket).key(key).upload_id(&upload_id).part_number(number);
         let put = put.body(body).send().await?;
         parts = parts.parts(CompletedPart::builder().part_number(number).set_e_tag(put.e_tag).build());
+    }
+    // a store may hold the parts and the object at once
+    if plan.remove {
+        std::fs::remove_file(path)?;
     }
     let done = s3.complete_multipart_upload().bucket(bucket).key(key).upload_id(&upload_id);
     let done = done.multipart_upload(parts.build()).send().await?;

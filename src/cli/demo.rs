@@ -1,8 +1,10 @@
 //! `sluice demo`: the main job on this machine alone.
 //!
 //! Starts the embedded servers, produces seeded rows, runs the pipeline of production against them until nothing
-//! is in flight, verifies the outcome from outside, prints a summary. Exit code 1 where a row is not as it must be.
+//! is in flight, verifies the outcome from outside, sells a few products by name, prints a summary. Exit code 1 where a
+//! row is not as it must be.
 
+mod names;
 mod rollup;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,8 @@ use crate::embedded::{Addresses, Embedded, PostgresCluster};
 use crate::pipeline::{self, InFlight, Role, RunHandle, in_flight};
 use crate::telemetry::{self, Health, metrics};
 
+use names::Named;
+
 /// Says that a folder is a demo's, to be replaced by the next one.
 const MARKER: &str = ".sluice-demo";
 /// So long may nothing move before the demo gives up.
@@ -34,6 +38,7 @@ const CONNECTORS: &[(&str, &str)] = &[
     ("direct-events.yaml", include_str!("../../connectors/direct-events.yaml")),
     ("users.yaml", include_str!("../../connectors/users.yaml")),
     ("products.yaml", include_str!("../../connectors/products.yaml")),
+    ("partner-sales.yaml", include_str!("../../connectors/partner-sales.yaml")),
 ];
 
 #[derive(Debug, Clone, clap::Args)]
@@ -117,19 +122,28 @@ async fn job(args: &DemoArgs, addresses: &Addresses, out: &mut dyn Write) -> any
 
     let ledger = args.folder.join("ledger");
     let started = Instant::now();
-    let produced = produce(&endpoints(&settings, addresses), &plan(args), &ledger).await?;
+    let endpoints = endpoints(&settings, addresses);
+    let produced = produce(&endpoints, &plan(args), &ledger).await?;
     let settled = settle(&settings, &connectors, &catalog_pool, &mut running).await;
     let elapsed = started.elapsed();
     settled?;
     let progress = Progress::start("verifying lake and warehouse against the ledger");
-    let report = verify(&endpoints(&settings, addresses), &ledger).await?;
+    let report = verify(&endpoints, &ledger).await?;
     progress.finish();
+    names::put_products(&endpoints, &args.folder).await?;
+    settle(&settings, &connectors, &catalog_pool, &mut running).await?;
+    names::put_sales(&endpoints, &args.folder).await?;
+    settle(&settings, &connectors, &catalog_pool, &mut running).await?;
+    let named = names::look(&settings).await?;
     let latency = latency(&catalog_pool, &settings).await?;
     let letters = dead_letters(&catalog_pool, &settings).await?;
-    summarise(&produced, &report, &letters, elapsed, latency, out)?;
+    summarise(&produced, &report, &letters, &named, elapsed, latency, out)?;
     let warehouse = postgres::pool(&settings.warehouse, "demo")?;
     let is_right = rollup::show(&postgres::get(&warehouse).await?, out).await?;
     write!(out, "{}", report.display(10))?;
+    for finding in &named.findings {
+        writeln!(out, "{finding}")?;
+    }
     if args.hold {
         writeln!(out, "holding until Ctrl-C")?;
         writeln!(out, "  psql {}", addresses.warehouse_dsn)?;
@@ -138,7 +152,8 @@ async fn job(args: &DemoArgs, addresses: &Addresses, out: &mut dyn Write) -> any
         tokio::signal::ctrl_c().await?;
     }
     running.drain().await;
-    Ok(if report.is_clean() && is_right { EXIT_DONE } else { EXIT_FAILED })
+    let is_right = is_right && report.is_clean() && named.findings.is_empty();
+    Ok(if is_right { EXIT_DONE } else { EXIT_FAILED })
 }
 
 fn plan(args: &DemoArgs) -> ProducePlan {
@@ -245,6 +260,7 @@ fn summarise(
     produced: &ProduceReport,
     report: &VerifyReport,
     letters: &DeadLetters,
+    named: &Named,
     elapsed: Duration,
     latency: Option<(f64, f64)>,
     out: &mut dyn Write,
@@ -276,6 +292,8 @@ fn summarise(
             latency.map_or_else(|| "-".into(), |(p50, p99)| format!("p50 {p50:.2} s, p99 {p99:.2} s")),
         ),
     ]);
+    let Named { resolved, review, new, .. } = named;
+    rows.push(("products by name", format!("{resolved} resolved, {review} to review, {new} new")));
     for (name, value) in rows {
         table.add_row([name.to_owned(), value]);
     }

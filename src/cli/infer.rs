@@ -1,4 +1,4 @@
-//! `sluice infer`: a connector's first draft from a sample of objects. No value of theirs is printed.
+//! `sluice infer`: a connector's first draft from a sample of objects in any format. No value of theirs is printed.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::sample::{Sampled, store};
 use super::{EXIT_DONE, SettingsArgs};
-use crate::config::{Connector, FieldType, Settings};
-use crate::decode::{DecodeLimits, FieldProfile, Profile};
+use crate::config::{Connector, CsvDialect, FieldType, Format, Settings};
+use crate::decode::{DecodeLimits, FieldProfile, Profile, sniff};
 use crate::telemetry;
 
 /// Objects below a prefix that are looked at.
@@ -17,7 +17,7 @@ const OBJECTS_MAX: usize = 20;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct InferArgs {
-    /// Files of JSON lines (plain, gzip, zstd), or objects of the raw store: s3://bucket/prefix
+    /// Files of one format (JSON, CSV or Parquet, told by content; plain, gzip, zstd), or objects: s3://bucket/prefix
     #[arg(required = true, value_name = "FILE|s3://bucket/prefix")]
     pub objects: Vec<String>,
     /// Name of the connector
@@ -39,20 +39,33 @@ pub async fn run(settings: &SettingsArgs, args: &InferArgs, out: &mut dyn Write)
     let needs = places.iter().flat_map(Sampled::needs).copied().collect::<Vec<_>>();
     let settings = settings.load(&needs)?;
     let limits = DecodeLimits::new(&settings.limits);
-    let mut profile = Profile::default();
+    let (mut profile, mut format) = (Profile::default(), None);
     for place in &places {
         for (name, bytes) in objects(place, &settings, &profile, args.rows).await? {
-            profile.add_json(bytes, &limits, args.rows).with_context(|| format!("could not read {name}"))?;
+            let found = sniff(bytes.clone(), &limits).with_context(|| format!("could not unpack {name}"))?;
+            let format = format.get_or_insert_with(|| found.clone());
+            ensure!(
+                *format == found,
+                "{name} is {}, and the objects before it are {}: a connector reads one format",
+                spelled(&found),
+                spelled(format)
+            );
+            profile.add(format, bytes, &limits, args.rows).with_context(|| format!("could not read {name}"))?;
         }
     }
+    let format = format.unwrap_or(Format::Json);
     if profile.row_count == 0 {
-        bail!("none of the rows is a JSON object: there is nothing to infer from");
+        bail!(
+            "there is no row to infer from: read as {}, {} records are no rows",
+            spelled(&format),
+            profile.unreadable_count
+        );
     }
     let source = places.iter().find_map(|place| match place {
         Sampled::Store(bucket, prefix) => Some((*bucket, *prefix)),
         Sampled::File(_) => None,
     });
-    write!(out, "{}", draft(&args.name, source, &profile))?;
+    write!(out, "{}", draft(&args.name, source, &format, &profile))?;
     Ok(EXIT_DONE)
 }
 
@@ -63,7 +76,7 @@ async fn objects(
     profile: &Profile,
     rows: u64,
 ) -> anyhow::Result<Vec<(String, Bytes)>> {
-    if profile.row_count + profile.unreadable_count >= rows {
+    if profile.is_full(rows) {
         return Ok(Vec::new());
     }
     let Sampled::Store(bucket, prefix) = place else {
@@ -79,29 +92,48 @@ async fn objects(
     Ok(found)
 }
 
+/// As in a connector.
+fn spelled(format: &Format) -> &'static str {
+    match format {
+        Format::Json => "json",
+        Format::JsonValues => "json_values",
+        Format::Csv(_) => "csv",
+        Format::Parquet => "parquet",
+    }
+}
+
 /// A field of the draft.
 struct Drafted<'a> {
     profile: &'a FieldProfile,
+    /// Of the column.
+    name: String,
+    /// Where its value stands, if the field has another name: `, path: …`.
+    place: String,
     data_type: FieldType,
     formats: &'static str,
     is_required: bool,
 }
 
 impl<'a> Drafted<'a> {
-    fn new(profile: &'a FieldProfile, row_count: u64) -> Option<Self> {
-        let data_type = profile.data_type?;
+    /// `None` where no column can be made of it.
+    fn new(profile: &'a FieldProfile, format: &Format, row_count: u64) -> Option<Self> {
+        let is_in_order = matches!(format, Format::Csv(dialect) if !dialect.has_header);
+        let never = is_in_order.then_some(FieldType::Utf8);
+        let data_type = profile.declared.or(profile.data_type).or(never)?;
         let kinds: Vec<&str> = profile.kinds.iter().copied().collect();
         let looks_like_time = ["_at", "_ms", "time", "timestamp", "ts"].iter().any(|end| profile.name.ends_with(end));
         let (data_type, formats) = match kinds[..] {
+            _ if profile.declared.is_some() => (data_type, ""),
             ["timestamp"] => (FieldType::TimestampMs, "[rfc3339]"),
             ["whole number"] if profile.may_be_epoch_ms && looks_like_time => (FieldType::TimestampMs, "[epoch_ms]"),
             ["timestamp", "whole number"] if profile.may_be_epoch_ms => (FieldType::TimestampMs, "[rfc3339, epoch_ms]"),
             _ => (data_type, ""),
         };
         // mixed with anything else, they have no text of their own
-        let data_type =
-            if kinds.len() > 1 && profile.kinds.contains("object or list") { FieldType::Json } else { data_type };
-        Some(Self { profile, data_type, formats, is_required: profile.value_count == row_count })
+        let is_mixed = kinds.len() > 1 && profile.kinds.contains("object or list");
+        let data_type = if is_mixed && profile.declared.is_none() { FieldType::Json } else { data_type };
+        let (name, place) = named(&profile.name, format)?;
+        Some(Self { profile, name, place, data_type, formats, is_required: profile.value_count == row_count })
     }
 
     fn is_time(&self) -> bool {
@@ -109,7 +141,7 @@ impl<'a> Drafted<'a> {
     }
 
     fn line(&self, row_count: u64) -> String {
-        let FieldProfile { name, value_count, kinds, .. } = self.profile;
+        let FieldProfile { value_count, kinds, declared, .. } = self.profile;
         let data_type = match self.data_type {
             FieldType::Decimal { .. } => format!("\"{}\"", self.data_type.name()),
             _ => self.data_type.name(),
@@ -121,7 +153,7 @@ impl<'a> Drafted<'a> {
             let missing = row_count.saturating_sub(*value_count);
             remarks.push(format!("{:.1} % null or missing", 100.0 * missing as f64 / row_count as f64));
         }
-        if kinds.len() > 1 && self.formats.is_empty() {
+        if kinds.len() > 1 && self.formats.is_empty() && declared.is_none() {
             let kinds: Vec<&str> = kinds.iter().copied().collect();
             remarks.push(format!("{}: widened to {}", kinds.join(" and "), self.data_type.name()));
             if self.data_type == FieldType::Utf8 {
@@ -129,7 +161,8 @@ impl<'a> Drafted<'a> {
             }
         }
         let remarks = if remarks.is_empty() { String::new() } else { format!("  # {}", remarks.join("; ")) };
-        format!("  - {{name: {}, type: {data_type}{required}{formats}}}{remarks}\n", quoted(name))
+        let (name, place) = (quoted(&self.name), &self.place);
+        format!("  - {{name: {name}, type: {data_type}{required}{formats}{place}}}{remarks}\n")
     }
 }
 
@@ -141,27 +174,84 @@ fn quoted(name: &str) -> String {
     name.to_owned()
 }
 
-fn draft(name: &str, source: Option<(&str, &str)>, profile: &Profile) -> String {
+/// A column's name made of a field's, and where the field then stands. `None`: no name can be made of it.
+fn named(field: &str, format: &Format) -> Option<(String, String)> {
+    if Connector::is_column_name(field) {
+        return Some((field.to_owned(), String::new()));
+    }
+    let mut name = String::new();
+    let mut last_is_upper = true;
+    for character in field.chars() {
+        let is_word = character.is_ascii_alphanumeric();
+        let begins = character.is_ascii_uppercase() && !last_is_upper;
+        if (begins || !is_word) && !name.ends_with('_') && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(is_word.then(|| character.to_ascii_lowercase()));
+        last_is_upper = character.is_ascii_uppercase();
+    }
+    let name = name.trim_end_matches('_');
+    let is_plain = field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let place = match format {
+        Format::Csv(_) => format!(", header: {}", json_text(field)),
+        Format::Json | Format::JsonValues | Format::Parquet if is_plain => format!(", path: $.{field}"),
+        _ if field.chars().any(|c| c.is_control() || matches!(c, '\'' | '\\')) => return None,
+        Format::Json | Format::JsonValues | Format::Parquet => {
+            format!(", path: {}", json_text(&format!("$['{field}']")))
+        }
+    };
+    Connector::is_column_name(name).then(|| (name.to_owned(), place))
+}
+
+/// The fields of which columns can be made, each name once.
+fn columns<'a>(profile: &'a Profile, format: &Format) -> Vec<Drafted<'a>> {
+    let mut drafted: Vec<Drafted> = Vec::new();
+    let as_they_are = |field: &&FieldProfile| Connector::is_column_name(&field.name);
+    let taken: Vec<&str> = profile.fields.iter().filter(as_they_are).map(|field| field.name.as_str()).collect();
+    for field in profile.fields.iter().filter_map(|field| Drafted::new(field, format, profile.row_count)) {
+        let is_free = field.place.is_empty() || !taken.contains(&field.name.as_str());
+        if is_free && drafted.iter().all(|other| other.name != field.name) {
+            drafted.push(field);
+        }
+    }
+    drafted
+}
+
+fn draft(name: &str, source: Option<(&str, &str)>, format: &Format, profile: &Profile) -> String {
     let rows = profile.row_count;
-    let is_column = |field: &&FieldProfile| Connector::is_column_name(&field.name);
-    let drafted: Vec<Drafted> =
-        profile.fields.iter().filter(is_column).filter_map(|field| Drafted::new(field, rows)).collect();
+    let drafted = columns(profile, format);
     let mut text = format!("# Drafted from {rows} rows: look it through before you use it.\n");
     if profile.unreadable_count > 0 {
-        let _ = writeln!(text, "# {} more rows are no JSON objects.", profile.unreadable_count);
+        let what =
+            if matches!(format, Format::Csv(_)) { "have other fields than the first" } else { "are no JSON objects" };
+        let _ = writeln!(text, "# {} more rows {what}.", profile.unreadable_count);
     }
     let _ = writeln!(text, "name: {name}\nsource:\n  topic: raw-notifications");
     let (bucket, prefix) = source.unwrap_or(("raw", ""));
     let own_prefix = format!("{name}/");
     let prefix = if prefix.is_empty() { &own_prefix } else { prefix };
-    let _ = writeln!(text, "  bucket: {}\n  prefix: {}\n  format: json\nschema:", json_text(bucket), json_text(prefix));
-    drafted.iter().for_each(|field| text.push_str(&field.line(rows)));
-    for field in profile.fields.iter().filter(|field| field.data_type.is_none() && is_column(field)) {
-        let _ = writeln!(text, "  # {}: null wherever it stands", field.name);
+    let _ = writeln!(
+        text,
+        "  bucket: {}\n  prefix: {}\n  format: {}",
+        json_text(bucket),
+        json_text(prefix),
+        spelled(format)
+    );
+    if let Format::Csv(dialect) = format {
+        text.push_str(&csv_line(dialect, profile));
     }
-    for field in profile.fields.iter().filter(|field| !is_column(field)) {
+    text.push_str("schema:\n");
+    drafted.iter().for_each(|field| text.push_str(&field.line(rows)));
+    for field in &profile.fields {
+        if drafted.iter().any(|column| column.profile.name == field.name) {
+            continue;
+        }
         let shown: String = field.name.chars().filter(|c| !c.is_control()).take(64).collect();
-        let _ = writeln!(text, "  # {shown}: no name that a column can have, kept in `_rescued`");
+        let why = match field.data_type {
+            None => "null wherever it stands",
+            Some(_) => "no name that a column can have, kept in `_rescued`",
+        };
+        let _ = writeln!(text, "  # {shown}: {why}");
     }
     text.push_str("evolution: {new_field: rescue, type_change: reject}\n");
     text.push_str(&staging(name, &drafted));
@@ -169,9 +259,26 @@ fn draft(name: &str, source: Option<(&str, &str)>, profile: &Profile) -> String 
     text
 }
 
+/// What the dialect has otherwise than a connector that says nothing.
+fn csv_line(dialect: &CsvDialect, profile: &Profile) -> String {
+    let standard = CsvDialect::default();
+    let mut said = Vec::new();
+    if !dialect.has_header {
+        said.push("header: false".to_owned());
+    }
+    if dialect.delimiter != standard.delimiter {
+        said.push(format!("delimiter: {}", json_text(&char::from(dialect.delimiter).to_string())));
+    }
+    let others: Vec<&str> = profile.nulls.iter().copied().filter(|null| !null.is_empty()).collect();
+    if !others.is_empty() {
+        let nulls: Vec<String> = std::iter::once("").chain(others).map(json_text).collect();
+        said.push(format!("nulls: [{}]", nulls.join(", ")));
+    }
+    if said.is_empty() { String::new() } else { format!("  csv: {{{}}}\n", said.join(", ")) }
+}
+
 fn staging(name: &str, drafted: &[Drafted<'_>]) -> String {
-    let times: Vec<&str> =
-        drafted.iter().filter(|field| field.is_time()).map(|field| field.profile.name.as_str()).collect();
+    let times: Vec<&str> = drafted.iter().filter(|field| field.is_time()).map(|field| field.name.as_str()).collect();
     let is_likely = |name: &&&str| ["occurred", "event", "created", "happened"].iter().any(|word| name.contains(word));
     let Some(time) = times.iter().find(is_likely).or(times.first()) else {
         return "# No field is a timestamp in every row: name one here, and require it above.\n# staging: {type: …, time: …, by: [date, hour]}\n".to_owned();
@@ -188,7 +295,7 @@ fn key_remark(drafted: &[Drafted<'_>], rows: u64) -> String {
             && field.profile.is_distinct
             && matches!(field.data_type, FieldType::Uuid | FieldType::Utf8 | FieldType::Int32 | FieldType::Int64)
     };
-    let keys: Vec<&str> = drafted.iter().filter(is_key).map(|field| field.profile.name.as_str()).collect();
+    let keys: Vec<&str> = drafted.iter().filter(is_key).map(|field| field.name.as_str()).collect();
     let named = keys.iter().find(|name| **name == "id" || name.ends_with("_id")).or(keys.first());
     match named {
         Some(key) => format!(
@@ -206,11 +313,22 @@ fn json_text(text: &str) -> String {
 mod tests {
     use super::*;
 
+    const LIMITS: DecodeLimits = DecodeLimits {
+        record_bytes_max: 1 << 20,
+        json_depth_max: 32,
+        object_bytes_max: 1 << 20,
+        unpacked_ratio_max: 500,
+    };
+
     fn drafted(lines: &[&str]) -> String {
-        let limits = DecodeLimits { record_bytes_max: 1 << 20, json_depth_max: 32, object_bytes_max: 1 << 20 };
+        drafted_of(Bytes::from(lines.join("\n")), &LIMITS)
+    }
+
+    fn drafted_of(object: Bytes, limits: &DecodeLimits) -> String {
         let mut profile = Profile::default();
-        profile.add_json(Bytes::from(lines.join("\n")), &limits, 1_000).expect("it is not packed");
-        draft("things", None, &profile)
+        let format = sniff(object.clone(), limits).expect("it can be unpacked");
+        profile.add(&format, object, limits, 1_000).expect("it can be read");
+        draft("things", None, &format, &profile)
     }
 
     #[test]
@@ -237,10 +355,10 @@ schema:
   - {name: price, type: "decimal(11,1)", required: true}  # decimal number and whole number: widened to decimal(11,1)
   - {name: mixed, type: utf8, required: true}  # text and whole number: widened to utf8; what is no text there becomes a dead letter without `type_change: evolve`
   - {name: who, type: utf8, required: true}
+  - {name: user_id, type: int32, path: $.userId}  # 50.0 % null or missing
   - {name: more, type: json, required: true}
   - {name: maybe, type: int64}  # 50.0 % null or missing
   # gone: null wherever it stands
-  # userId: no name that a column can have, kept in `_rescued`
 evolution: {new_field: rescue, type_change: reject}
 staging:
   type: things
@@ -251,6 +369,76 @@ staging:
 #   - dedupe: thing_id
 "#
         );
+    }
+
+    #[test]
+    fn a_draft_of_csv_tells_its_dialect_headers_and_nulls() {
+        let text =
+            drafted(&["Thing ID;at;amount;note", "1;2026-01-01T00:00:00Z;1.50;N/A", "2;2026-01-02T00:00:00Z;3;a"]);
+        assert_eq!(
+            text,
+            r#"# Drafted from 2 rows: look it through before you use it.
+name: things
+source:
+  topic: raw-notifications
+  bucket: "raw"
+  prefix: "things/"
+  format: csv
+  csv: {delimiter: ";", nulls: ["", "N/A"]}
+schema:
+  - {name: thing_id, type: int32, required: true, header: "Thing ID"}
+  - {name: at, type: timestamp_ms, required: true, formats: [rfc3339]}
+  - {name: amount, type: "decimal(12,2)", required: true}  # decimal number and whole number: widened to decimal(12,2)
+  - {name: note, type: utf8}  # 50.0 % null or missing
+evolution: {new_field: rescue, type_change: reject}
+staging:
+  type: things
+  time: at
+  by: [date, hour]
+# A key could be `thing_id`: no value stands twice in 2 rows. Then add
+# clean:
+#   - dedupe: thing_id
+"#
+        );
+        let text = drafted(&["1,,x", "2,,y"]);
+        assert!(text.contains("  csv: {header: false}\n"), "{text}");
+        let columns =
+            ["column_1, type: int32, required: true", "column_2, type: utf8", "column_3, type: utf8, required"];
+        let places = columns.map(|column| text.find(column).unwrap_or_else(|| panic!("{column} in {text}")));
+        assert!(places.is_sorted(), "{text}");
+    }
+
+    #[test]
+    fn a_draft_of_parquet_has_the_types_that_the_file_declares() {
+        use arrow::array::{ArrayRef, Decimal128Array, Int64Array, TimestampMicrosecondArray};
+        let columns: [(&str, ArrayRef); 3] = [
+            ("small", std::sync::Arc::new(Int64Array::from(vec![1, 2]))),
+            (
+                "at",
+                std::sync::Arc::new(
+                    TimestampMicrosecondArray::from(vec![1_767_225_600_000_000; 2]).with_timezone("UTC"),
+                ),
+            ),
+            (
+                "price",
+                std::sync::Arc::new(
+                    Decimal128Array::from(vec![Some(100), None]).with_precision_and_scale(12, 2).expect("it fits"),
+                ),
+            ),
+        ];
+        let rows = arrow::array::RecordBatch::try_from_iter(columns).expect("columns of two rows");
+        let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), rows.schema(), None).expect("plain types");
+        writer.write(&rows).expect("memory takes it");
+        let object = Bytes::from(writer.into_inner().expect("memory takes it"));
+        let text = drafted_of(object, &LIMITS);
+        for line in [
+            "  format: parquet\n",
+            "  - {name: small, type: int64, required: true}\n",
+            "  - {name: at, type: timestamp_ms, required: true}\n",
+            "  - {name: price, type: \"decimal(12,2)\"}  # 50.0 % null or missing\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 
     #[test]

@@ -342,6 +342,7 @@ impl Reader<'_> {
             micro_batch_offsets_max: raw.micro_batch_offsets_max.unwrap_or(10_000),
             objects_in_flight_max: raw.objects_in_flight_max.unwrap_or(16),
             object_bytes_max: self.size("limits.object_bytes_max", raw.object_bytes_max.as_ref(), 16 << 30),
+            unpacked_ratio_max: raw.unpacked_ratio_max.unwrap_or(500).max(1),
             chunk_bytes: self.size("limits.chunk_bytes", raw.chunk_bytes.as_ref(), 64 * MIB),
             record_bytes_max: self.size("limits.record_bytes_max", raw.record_bytes_max.as_ref(), MIB),
             json_depth_max: raw.json_depth_max.unwrap_or(64),

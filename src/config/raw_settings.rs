@@ -98,6 +98,9 @@ pub(super) struct RawLimits {
     /// A larger object, unpacked, is quarantined; default 16GiB. One of CSV, json_values or Parquet (its rows as JSON text)
     /// must fit in memory_bytes_max besides.
     pub(super) object_bytes_max: Option<RawSize>,
+    /// An object of more than 64 MiB that unpacks to more than so many times its stored size is quarantined; default 500.
+    #[schemars(range(min = 1))]
+    pub(super) unpacked_ratio_max: Option<u64>,
     /// An object that unpacks to more is read and staged in chunks of so many bytes; default 64MiB.
     pub(super) chunk_bytes: Option<RawSize>,
     /// A longer line or record is a dead letter; default 1MiB.

@@ -102,6 +102,8 @@ pub struct Limits {
     pub objects_in_flight_max: usize,
     /// Unpacked size of an object; default 16 GiB. Of a format that is read whole at most `memory_bytes_max` besides.
     pub object_bytes_max: u64,
+    /// Unpacked bytes for each stored one, of an object that unpacks to more than 64 MiB; default 500.
+    pub unpacked_ratio_max: u64,
     /// An object that unpacks to more is staged in chunks of so many bytes; default 64 MiB.
     pub chunk_bytes: u64,
     /// One line or direct record; default 1 MiB.

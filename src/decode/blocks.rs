@@ -54,7 +54,7 @@ enum Source<'r> {
 
 impl<'r> Blocks<'r> {
     pub(super) fn of_bytes(bytes: Bytes, framing: Framing, limits: &DecodeLimits) -> Result<Self, DecodeError> {
-        let source = match Unpacker::of_bytes(bytes, limits.object_bytes_max)? {
+        let source = match Unpacker::of_bytes(bytes, limits.unpacking())? {
             Ok(unpacked) => Source::Memory(unpacked),
             Err(unpacker) => Source::Stream { unpacker, rest: Vec::new(), has_ended: false },
         };
@@ -66,7 +66,7 @@ impl<'r> Blocks<'r> {
         framing: Framing,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
-        let unpacker = Unpacker::new(Stored::stream(stored, 0), limits.object_bytes_max)?;
+        let unpacker = Unpacker::new(Stored::stream(stored, 0), limits.unpacking())?;
         Ok(Self::new(Source::Stream { unpacker, rest: Vec::new(), has_ended: false }, framing, limits))
     }
 
@@ -80,7 +80,7 @@ impl<'r> Blocks<'r> {
     ) -> Result<Self, DecodeError> {
         let StoredPoint { compression, stored_offset, unpacked_offset } = point;
         let stored = Stored::stream(stored, stored_offset);
-        let mut unpacker = Unpacker::from_point(stored, compression, unpacked_offset, limits.object_bytes_max)?;
+        let mut unpacker = Unpacker::from_point(stored, compression, unpacked_offset, limits.unpacking())?;
         let mut passed_over = Vec::new();
         let mut missing = at - unpacked_offset;
         while missing > 0 {

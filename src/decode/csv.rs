@@ -178,7 +178,7 @@ impl CsvRows {
 }
 
 /// What a field means, in place where nothing in it is doubled.
-fn text<'a>(record: &'a [u8], span: &FieldSpan, marks: Marks, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+pub(super) fn text<'a>(record: &'a [u8], span: &FieldSpan, marks: Marks, scratch: &'a mut Vec<u8>) -> &'a [u8] {
     let raw = &record[span.range.clone()];
     let Some(quote) = marks.quote.filter(|_| span.has_doubled_quotes) else { return raw };
     scratch.clear();

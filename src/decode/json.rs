@@ -1,7 +1,7 @@
 //! One JSON object → one value in each column, in one pass over its bytes.
 //!
-//! Fields of a record nearly always come in the order of the record before: each place remembers its column,
-//! so a name costs one comparison. A field that paths lead into is taken whole first ([`super::nested`]).
+//! Fields of a record nearly always come in the order of the record before: each name remembers which one came next,
+//! so a name costs one comparison, and two where an optional field is missing. A field that paths lead into is taken whole first ([`super::nested`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -141,7 +141,7 @@ impl RowDecoder {
     pub(super) fn row(&mut self, row: i64, record: &[u8]) -> Result<(), RowFault> {
         self.unknown.clear();
         self.row_seen.clear();
-        self.names.places_seen.clear();
+        self.names.begin();
         self.fault_at = None;
         let mut scanner = Scanner::new(record, std::mem::take(&mut self.open), self.depth_max);
         let read = self.record(&mut scanner);
@@ -170,11 +170,10 @@ impl RowDecoder {
             return Ok(Some(RowFault::NotAnObject));
         }
         let mut fault = None;
-        let mut place = 0;
         let mut has_next = scanner.begin_object()?;
         while has_next {
             let at = scanner.at();
-            let expected = self.names.take_expected(place, scanner);
+            let expected = self.names.take_expected(scanner);
             if fault.is_some() {
                 if expected.is_none() {
                     scanner.key()?;
@@ -183,23 +182,22 @@ impl RowDecoder {
             } else {
                 fault = match expected {
                     Some(index) => self.value(scanner, index)?,
-                    None => self.field(scanner, place)?,
+                    None => self.field(scanner)?,
                 };
                 if fault.is_some() {
                     self.fault_at = Some(scanner.skip_space(at));
                 }
             }
-            place += 1;
             has_next = scanner.next_field()?;
         }
         scanner.end()?;
         Ok(fault)
     }
 
-    fn field(&mut self, scanner: &mut Scanner<'_>, place: usize) -> Result<Option<RowFault>, SyntaxError> {
+    fn field(&mut self, scanner: &mut Scanner<'_>) -> Result<Option<RowFault>, SyntaxError> {
         let key = scanner.key()?;
         let name = plain(key, &mut self.scratch);
-        let Some(index) = self.names.find(place, name) else {
+        let Some(index) = self.names.find(name) else {
             return self.unknown_field(scanner, key);
         };
         self.value(scanner, index)
@@ -292,8 +290,10 @@ struct Names {
     spelled: Vec<Vec<u8>>,
     plain: Vec<Box<[u8]>>,
     by_name: HashMap<Box<[u8]>, usize>,
-    /// The name that the field at each place of the last record had.
-    by_place: Vec<usize>,
+    /// Behind each name the one that came next when it was last looked up; the last is that of a record's begin.
+    next: Vec<usize>,
+    /// Index in `next`: what the record at hand had last.
+    last: usize,
     /// Empty without paths: then each name is the column of the same index.
     targets: Vec<Target>,
     /// Names that the row at hand has, among those with a place.
@@ -325,30 +325,48 @@ impl Names {
         let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
         let spell = |name: &[u8]| if name.iter().all(is_plain) { [b"\"", name, b"\":"].concat() } else { Vec::new() };
         let spelled = names.iter().map(|name| spell(name)).collect();
-        Self { spelled, by_place: (0..names.len()).collect(), plain: names, by_name, targets, places_seen: Vec::new() }
+        let begin = names.len();
+        let next = (1..begin).chain([0, 0]).take(begin + 1).collect();
+        Self { spelled, next, last: begin, plain: names, by_name, targets, places_seen: Vec::new() }
     }
 
     fn name(&self, index: usize) -> &[u8] {
         &self.plain[index]
     }
 
-    /// Takes a name and its colon where they stand as they did in the record before: one comparison instead of looking for
-    /// the name's end, for the column and for the colon.
-    fn take_expected(&self, place: usize, scanner: &mut Scanner<'_>) -> Option<usize> {
-        let index = *self.by_place.get(place)?;
-        let spelled = &self.spelled[index];
-        (!spelled.is_empty() && scanner.take(spelled)).then_some(index)
+    /// Another record begins.
+    fn begin(&mut self) {
+        self.last = self.plain.len();
+        self.places_seen.clear();
     }
 
-    fn find(&mut self, place: usize, name: &[u8]) -> Option<usize> {
-        let expected = self.by_place.get(place).copied();
-        if expected.is_some_and(|index| *self.plain[index] == *name) {
-            return expected;
+    /// The name that comes next in most records, and the one behind it.
+    fn expected(&self) -> [usize; 2] {
+        let first = self.next[self.last];
+        [first, self.next[first]]
+    }
+
+    /// Takes a name and its colon where they stand as they mostly do: one comparison instead of looking for the name's end,
+    /// for the column and for the colon.
+    fn take_expected(&mut self, scanner: &mut Scanner<'_>) -> Option<usize> {
+        let index = self.expected().into_iter().find(|index| {
+            let spelled = self.spelled.get(*index).map_or(&[][..], Vec::as_slice);
+            !spelled.is_empty() && scanner.take(spelled)
+        })?;
+        self.last = index;
+        Some(index)
+    }
+
+    fn find(&mut self, name: &[u8]) -> Option<usize> {
+        let expected = self.expected().into_iter().find(|index| self.plain.get(*index).is_some_and(|p| **p == *name));
+        let index = match expected {
+            Some(index) => index,
+            None => *self.by_name.get(name)?,
+        };
+        if expected.is_none() {
+            self.next[self.last] = index;
         }
-        let index = *self.by_name.get(name)?;
-        if let Some(last) = self.by_place.get_mut(place) {
-            *last = index;
-        }
+        self.last = index;
         Some(index)
     }
 }

@@ -72,6 +72,7 @@ mod parquet_bounds;
 mod parquet_text;
 mod profile;
 mod scan;
+mod sniff;
 mod timestamp;
 mod unpack;
 
@@ -88,10 +89,12 @@ use crate::types::{Decoded, RejectReason, RowReject};
 pub(crate) use number::plain as plain_number;
 pub use object::{ObjectDecoder, ResumePoint};
 pub use profile::{FieldProfile, Profile};
+pub use sniff::sniff;
 pub use unpack::{Compression, StoredPoint};
 
 use json::RowDecoder;
 use object::BlockDecoder;
+use unpack::UnpackLimits;
 
 /// What a dead letter keeps of an object's record that is too long: all of it may be more than memory holds.
 const LONG_RECORD_KEPT_BYTES: usize = 1 << 20;
@@ -104,6 +107,8 @@ pub struct DecodeLimits {
     pub json_depth_max: usize,
     /// Unpacked size of an object.
     pub object_bytes_max: u64,
+    /// Unpacked bytes for each stored one, in a large object.
+    pub unpacked_ratio_max: u64,
 }
 
 impl DecodeLimits {
@@ -112,7 +117,12 @@ impl DecodeLimits {
             record_bytes_max: limits.record_bytes_max,
             json_depth_max: limits.json_depth_max,
             object_bytes_max: limits.object_bytes_max,
+            unpacked_ratio_max: limits.unpacked_ratio_max,
         }
+    }
+
+    fn unpacking(&self) -> UnpackLimits {
+        UnpackLimits { bytes_max: self.object_bytes_max, ratio_max: self.unpacked_ratio_max }
     }
 }
 

@@ -79,7 +79,7 @@ impl ParquetRows {
         stored: Bytes,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
-        let file = match Unpacker::of_bytes(stored, limits.object_bytes_max)? {
+        let file = match Unpacker::of_bytes(stored, limits.unpacking())? {
             Ok(file) => file,
             Err(unpacker) => whole(unpacker)?,
         };
@@ -91,7 +91,7 @@ impl ParquetRows {
         stored: Box<dyn Read + Send + '_>,
         limits: &DecodeLimits,
     ) -> Result<Self, DecodeError> {
-        let file = whole(Unpacker::new(Stored::stream(stored, 0), limits.object_bytes_max)?)?;
+        let file = whole(Unpacker::new(Stored::stream(stored, 0), limits.unpacking())?)?;
         Ok(guarded(|| Self::new(connector, file, limits))?)
     }
 

@@ -227,14 +227,7 @@ impl<'a> Scanner<'a> {
         let mut at = start;
         let mut has_escapes = false;
         loop {
-            while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-                let stops = string_stops(u64::from_le_bytes(*word));
-                if stops != 0 {
-                    at += (stops.trailing_zeros() / 8) as usize;
-                    break;
-                }
-                at += 8;
-            }
+            at = plain_end(bytes, at);
             match bytes.get(at) {
                 Some(b'"') => {
                     self.at = at + 1;
@@ -376,8 +369,49 @@ fn are_same(one: &[u8], other: &[u8]) -> bool {
     differing | (word(one_last) ^ word(other_last)) == 0
 }
 
-/// Bit 7 of the first byte, in memory order, that ends a plain run of a string: a quote, a backslash, or a
-/// control character. Bytes behind it may be marked without reason (a borrow), never those before it.
+/// Bytes of a string looked at together once it is no short one.
+const LONG: usize = 32;
+
+/// The first byte from `at` on that ends a plain run of a string (a quote, a backslash, or a control character), or one
+/// of the last few bytes before which there is none.
+#[inline]
+fn plain_end(bytes: &[u8], at: usize) -> usize {
+    let mut at = match next_stop(bytes, at, 2) {
+        Ok(stop) => return stop,
+        Err(behind) => behind,
+    };
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<LONG>) {
+        if has_stop(chunk) {
+            break;
+        }
+        at += LONG;
+    }
+    next_stop(bytes, at, usize::MAX).unwrap_or_else(|behind| behind)
+}
+
+/// Looks at so many words at most; where no plain run ends in them, `Err` with the byte behind them.
+#[inline]
+fn next_stop(bytes: &[u8], mut at: usize, words_max: usize) -> Result<usize, usize> {
+    for _ in 0..words_max {
+        let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) else { break };
+        let stops = string_stops(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return Ok(at + (stops.trailing_zeros() / 8) as usize);
+        }
+        at += word.len();
+    }
+    Err(at)
+}
+
+/// Whether a plain run ends there. Without a branch for each byte, so that the compiler takes many at once.
+#[inline]
+fn has_stop(chunk: &[u8; LONG]) -> bool {
+    let is_stop = |byte: &u8| u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < 0x20);
+    chunk.iter().fold(0, |stops, byte| stops | is_stop(byte)) != 0
+}
+
+/// Bit 7 of the first byte, in memory order, that ends a plain run of a string. Bytes behind it may be marked without
+/// reason (a borrow), never those before it.
 fn string_stops(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = ONES << 7;

@@ -3,7 +3,7 @@
 //!
 //! # Contract
 //! Gives out unpacked bytes as they are asked for and holds none of them (zstd's window besides, at most 128 MiB); more
-//! than `bytes_max` are an error as soon as they are met: a bomb is noticed while it unpacks. A stream that ends
+//! than [`UnpackLimits`] allow are an error as soon as they are met: a bomb is noticed while it unpacks. A stream that ends
 //! early, fails its checksum or is followed by anything but another stream of its kind is corrupt as a whole.
 //!
 //! Unpacking can begin anew at a [`StoredPoint`]: anywhere in what is not compressed, else where a gzip member or a
@@ -181,11 +181,23 @@ impl fmt::Display for NotRead {
 
 impl Error for NotRead {}
 
+/// How much an object may unpack to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnpackLimits {
+    pub(super) bytes_max: u64,
+    /// Unpacked bytes for each stored one, where they are more than [`RATIO_FREE_BYTES`].
+    pub(super) ratio_max: u64,
+}
+
+/// Small objects may shrink as they like; of large ones the ratio is looked at each time that so many more bytes are
+/// unpacked, so that it does not matter how they are read.
+const RATIO_FREE_BYTES: u64 = 64 << 20;
+
 pub(super) struct Unpacker<'r> {
     stream: Stream<'r>,
     /// What the first bytes say of the unpacked size.
     size_hint: Option<usize>,
-    bytes_max: u64,
+    limits: UnpackLimits,
     unpacked_bytes: u64,
 }
 
@@ -293,18 +305,19 @@ fn zstd_failure(code: usize) -> io::Error {
 
 impl<'r> Unpacker<'r> {
     /// What is not compressed comes back as it is.
-    pub(super) fn of_bytes(bytes: Bytes, bytes_max: u64) -> Result<Result<Bytes, Self>, DecodeError> {
+    pub(super) fn of_bytes(bytes: Bytes, limits: UnpackLimits) -> Result<Result<Bytes, Self>, DecodeError> {
+        let bytes_max = limits.bytes_max;
         match Compression::of(&bytes) {
             Compression::None if bytes.len() as u64 > bytes_max => {
                 let detail = format!("{} bytes, limits.object_bytes_max allows {bytes_max}", bytes.len());
                 Err(ObjectFault::TooLarge { detail }.into())
             }
             Compression::None => Ok(Ok(bytes)),
-            Compression::Gzip | Compression::Zstd => Self::new(Stored::memory(bytes), bytes_max).map(Err),
+            Compression::Gzip | Compression::Zstd => Self::new(Stored::memory(bytes), limits).map(Err),
         }
     }
 
-    pub(super) fn new(mut stored: Stored<'r>, bytes_max: u64) -> Result<Self, DecodeError> {
+    pub(super) fn new(mut stored: Stored<'r>, limits: UnpackLimits) -> Result<Self, DecodeError> {
         let is_in_memory = matches!(stored.bytes, StoredBytes::Memory(_));
         let first = stored.first(MAGIC_BYTES_MAX).map_err(|error| failure(error, ""))?;
         let compression = Compression::of(first);
@@ -313,7 +326,7 @@ impl<'r> Unpacker<'r> {
             Compression::Zstd if is_in_memory => zstd_size_hint(first),
             _ => None,
         };
-        let unpacker = Self::from_point(stored, compression, 0, bytes_max)?;
+        let unpacker = Self::from_point(stored, compression, 0, limits)?;
         Ok(Self { size_hint, ..unpacker })
     }
 
@@ -322,7 +335,7 @@ impl<'r> Unpacker<'r> {
         stored: Stored<'r>,
         compression: Compression,
         unpacked_offset: u64,
-        bytes_max: u64,
+        limits: UnpackLimits,
     ) -> Result<Self, DecodeError> {
         let stream = match compression {
             Compression::None => Stream::Plain(stored),
@@ -331,11 +344,11 @@ impl<'r> Unpacker<'r> {
                 Stream::Gzip(Members { open: Some(Box::new(GzDecoder::new(stored))), unpacked_offset, boundaries })
             }
             Compression::Zstd => {
-                let frames = Frames::new(stored, unpacked_offset, bytes_max);
+                let frames = Frames::new(stored, unpacked_offset, limits.bytes_max);
                 Stream::Zstd(Box::new(frames.map_err(|code| failure(zstd_failure(code), "zstd"))?))
             }
         };
-        Ok(Self { stream, size_hint: None, bytes_max, unpacked_bytes: unpacked_offset })
+        Ok(Self { stream, size_hint: None, limits, unpacked_bytes: unpacked_offset })
     }
 
     /// The last point that is not behind `unpacked_offset`, which never goes back.
@@ -356,7 +369,23 @@ impl<'r> Unpacker<'r> {
 
     /// Appends `count` bytes, fewer only at the end.
     pub(super) fn read(&mut self, into: &mut Vec<u8>, count: usize) -> Result<usize, DecodeError> {
-        let rest = self.bytes_max.saturating_sub(self.unpacked_bytes);
+        let mut read = 0;
+        while read < count {
+            let to_look = RATIO_FREE_BYTES - self.unpacked_bytes % RATIO_FREE_BYTES;
+            let step = (count - read).min(usize::try_from(to_look).unwrap_or(usize::MAX));
+            let more = self.read_on(into, step)?;
+            read += more;
+            if more < step {
+                break;
+            }
+            self.check_ratio()?;
+        }
+        Ok(read)
+    }
+
+    fn read_on(&mut self, into: &mut Vec<u8>, count: usize) -> Result<usize, DecodeError> {
+        let bytes_max = self.limits.bytes_max;
+        let rest = bytes_max.saturating_sub(self.unpacked_bytes);
         // one more tells whether there are more
         let wanted = (count as u64).min(rest.saturating_add(1));
         let likely = self.size_hint.map_or(count, |hint| hint.max(CAPACITY_MIN).min(count));
@@ -369,13 +398,32 @@ impl<'r> Unpacker<'r> {
             }
         }?;
         if read as u64 > rest {
-            let bytes_max = self.bytes_max;
             let holds = if matches!(self.stream, Stream::Plain(_)) { "has" } else { "unpacks to" };
             let detail = format!("{holds} more than {bytes_max} bytes, limits.object_bytes_max");
             return Err(ObjectFault::TooLarge { detail }.into());
         }
         self.unpacked_bytes += read as u64;
         Ok(read)
+    }
+
+    fn check_ratio(&self) -> Result<(), DecodeError> {
+        let UnpackLimits { ratio_max, .. } = self.limits;
+        let stored_bytes = match &self.stream {
+            Stream::Plain(_) => return Ok(()),
+            Stream::Gzip(members) => members.open.as_ref().map(|decoder| decoder.get_ref().offset),
+            Stream::Zstd(frames) => Some(frames.stored.offset),
+        };
+        let is_due = self.unpacked_bytes.is_multiple_of(RATIO_FREE_BYTES) && self.unpacked_bytes > 0;
+        match stored_bytes {
+            Some(stored_bytes) if is_due && self.unpacked_bytes > stored_bytes.saturating_mul(ratio_max) => {
+                let detail = format!(
+                    "its first {stored_bytes} bytes unpack to {}, limits.unpacked_ratio_max is {ratio_max}",
+                    self.unpacked_bytes
+                );
+                Err(ObjectFault::TooLarge { detail }.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

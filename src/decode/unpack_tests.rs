@@ -19,14 +19,18 @@ fn skippable() -> Vec<u8> {
     vec![0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b'x', b'y', b'z']
 }
 
+fn limits(bytes_max: u64) -> UnpackLimits {
+    UnpackLimits { bytes_max, ratio_max: u64::MAX }
+}
+
 fn unpack(bytes: Bytes, bytes_max: u64) -> Result<Bytes, ObjectFault> {
     let mut streamed = Vec::new();
     let stored = Stored::stream(Box::new(io::Cursor::new(bytes.clone())), 0);
-    let streamed = Unpacker::new(stored, bytes_max).and_then(|mut unpacker| {
+    let streamed = Unpacker::new(stored, limits(bytes_max)).and_then(|mut unpacker| {
         while unpacker.read(&mut streamed, 7)? == 7 {}
         Ok(streamed)
     });
-    let at_once = Unpacker::of_bytes(bytes, bytes_max).and_then(|found| match found {
+    let at_once = Unpacker::of_bytes(bytes, limits(bytes_max)).and_then(|found| match found {
         Ok(plain) => Ok(plain.to_vec()),
         Err(mut unpacker) => {
             let mut unpacked = Vec::new();
@@ -73,7 +77,7 @@ fn members_and_frames_follow_each_other() {
 fn empty_members_and_frames_take_no_memory() {
     for (empty, content) in [(gzip(b""), gzip(b"a\n")), (skippable(), zstd(b"a\n"))] {
         let many = [empty.repeat(10_000), content.clone(), empty.repeat(10_000), content].concat();
-        let mut unpacker = Unpacker::new(Stored::stream(Box::new(many.as_slice()), 0), 1 << 20).unwrap();
+        let mut unpacker = Unpacker::new(Stored::stream(Box::new(many.as_slice()), 0), limits(1 << 20)).unwrap();
         let mut bytes = Vec::new();
         while unpacker.read(&mut bytes, 1 << 16).unwrap() > 0 {}
         assert_eq!(bytes, b"a\na\n");
@@ -143,7 +147,7 @@ fn bytes_that_do_not_come_are_no_fault_of_the_object() {
     for packed in [text.clone(), gzip(&text), zstd(&text)] {
         let half = packed.len() / 2;
         let stored = Stored::stream(Box::new(Read::take(io::Cursor::new(packed), half as u64).chain(Broken)), 0);
-        let mut unpacker = Unpacker::new(stored, LIMIT).unwrap();
+        let mut unpacker = Unpacker::new(stored, limits(LIMIT)).unwrap();
         let error = unpacker.read(&mut Vec::new(), text.len()).unwrap_err();
         assert!(matches!(error, DecodeError::Read(_)), "{error}");
     }
@@ -178,4 +182,36 @@ fn a_forged_size_does_not_ask_for_memory() {
     assert_eq!(unpacked(frame(1)), b"x");
     let zeros = zstd::bulk::compress(&vec![0; 8 << 20], 3).unwrap();
     assert_eq!(zstd_size_hint(&zeros), Some(8 << 20));
+}
+
+#[test]
+fn what_unpacks_to_too_many_times_its_size_is_noticed_however_it_is_read() {
+    let blank = vec![b'\n'; 130 << 20];
+    let ratio = |ratio_max| UnpackLimits { bytes_max: 1 << 30, ratio_max };
+    for (packed, allowed) in [(gzip(&blank), 1_032), (zstd(&blank), 40_000)] {
+        let read = |limits: UnpackLimits, step: usize| {
+            let mut unpacker =
+                Unpacker::new(Stored::stream(Box::new(packed.as_slice()), 0), limits).expect("it begins well");
+            let (mut unpacked, mut len) = (Vec::new(), 0);
+            loop {
+                unpacked.clear();
+                match unpacker.read(&mut unpacked, step) {
+                    Ok(read) => len += read,
+                    Err(DecodeError::Fault(fault)) => return Err((len, fault.to_string())),
+                    Err(DecodeError::Read(error)) => panic!("{error}"),
+                }
+                if unpacked.len() < step {
+                    return Ok(len);
+                }
+            }
+        };
+        for step in [5 << 20, 8 << 20, 200 << 20] {
+            let (before, detail) = read(ratio(100), step).expect_err("a bomb");
+            assert!(before < 64 << 20 && detail.contains("limits.unpacked_ratio_max is 100"), "{before} {detail}");
+            assert_eq!(read(ratio(allowed), step), Ok(blank.len()));
+        }
+    }
+    // as large as it is, what is not packed has no ratio
+    let mut plain = Unpacker::new(Stored::stream(Box::new(blank.as_slice()), 0), ratio(1)).expect("it begins well");
+    assert_eq!(plain.read(&mut Vec::new(), 1 << 30).expect("plain"), blank.len());
 }

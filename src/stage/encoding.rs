@@ -25,6 +25,7 @@ use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{EnabledStatistics, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use super::sorted::text_bytes;
 use crate::config::{OFFSET_COLUMN, ROW_COLUMN};
 
 /// Values looked at: so many of a small file, one in eight of the first rows of a large one.
@@ -33,7 +34,7 @@ const SAMPLE_ROWS_MAX: usize = 1024;
 /// A dictionary of so many values is small itself, however long they are, and needs five bits for each row.
 const FEW: usize = 32;
 /// Statistics are cut to as many bytes by the writer.
-const LONG_TEXT_BYTES: usize = 64;
+pub(super) const LONG_TEXT_BYTES: usize = 64;
 /// A dictionary of such texts is hardly larger than the numbers of its entries.
 const SHORT_TEXT_BYTES: usize = 16;
 /// Differences of such values need no more bits than numbers of dictionary entries do.
@@ -75,10 +76,10 @@ pub(super) fn by_column(mut properties: WriterPropertiesBuilder, first: &RecordB
 
 /// Of texts.
 fn mean_bytes(column: &dyn Array) -> Option<usize> {
-    column.as_string_opt::<i32>().and_then(|texts| match texts.value_offsets() {
-        [first, .., last] => ((last - first) as usize).checked_div(texts.len()),
-        _ => None,
-    })
+    if let Some(views) = column.as_string_view_opt() {
+        return views.lengths().map(|bytes| bytes as usize).sum::<usize>().checked_div(views.len());
+    }
+    column.as_string_opt::<i32>().and_then(|texts| text_bytes(texts).checked_div(texts.len()))
 }
 
 fn is_long(column: &dyn Array) -> bool {
@@ -146,6 +147,13 @@ fn different(hashes: &[u64]) -> usize {
     seen.len()
 }
 
+/// What tells long texts apart without reading them whole: their length, begin and end.
+fn ends(text: &[u8]) -> (usize, &[u8], &[u8]) {
+    const END_BYTES: usize = 32;
+    let (begin, rest) = text.split_at(text.len().min(END_BYTES));
+    (text.len(), begin, &rest[rest.len().saturating_sub(END_BYTES)..])
+}
+
 /// Hashes of the first values that are not null; `None` for types that are best left to the writer.
 fn sample(column: &dyn Array) -> Option<Vec<u64>> {
     let rows = (column.len() / 8).clamp(SAMPLE_ROWS_MIN, SAMPLE_ROWS_MAX).min(column.len());
@@ -153,8 +161,10 @@ fn sample(column: &dyn Array) -> Option<Vec<u64>> {
     // always the same seeds: a file comes out the same however often it is made
     let state = RandomState::with_seeds(1, 2, 3, 4);
     let number = |number: u64| state.hash_one(number);
+    let text = |text: &str| state.hash_one(ends(text.as_bytes()));
     Some(match column.data_type() {
-        DataType::Utf8 => first.as_string::<i32>().iter().flatten().map(|text| state.hash_one(text)).collect(),
+        DataType::Utf8View => first.as_string_view().iter().flatten().map(text).collect(),
+        DataType::Utf8 => first.as_string::<i32>().iter().flatten().map(text).collect(),
         DataType::Binary => first.as_binary::<i32>().iter().flatten().map(|bytes| state.hash_one(bytes)).collect(),
         DataType::Int32 => {
             first.as_primitive::<Int32Type>().iter().flatten().map(|value| number(value as u64)).collect()

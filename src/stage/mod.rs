@@ -23,6 +23,7 @@ mod dead_letters;
 mod encoding;
 mod gather;
 mod hive;
+mod long_texts;
 mod parquet_file;
 mod scatter;
 mod sorted;
@@ -47,6 +48,7 @@ pub use dead_letters::encode_dead_letters;
 pub use parquet_file::encode_again;
 
 use gather::{Source, lineage, sources};
+use long_texts::LongTexts;
 use parquet_file::{FileLayout, FileSeries, Label};
 use scatter::{Layout, PartitionRows, Run, scatter};
 
@@ -106,15 +108,9 @@ pub fn encode_owned(
 ) -> Result<Vec<StagedFile>, StageError> {
     let layout = Layout::new(connector)?;
     let (origins, batches) = in_order(rows);
-    let encoder = Encoder::new(connector, topic_partition, id, layout.time_column);
-    let mut files = Vec::new();
-    // each partition's files are closed before the next one's are opened
-    for PartitionRows { path, runs } in scatter(connector, &layout, sources(&origins, batches))? {
-        let mut open = encoder.open(&path);
-        encoder.add(&mut open, &runs)?;
-        files.extend(encoder.finish(open)?);
-    }
-    Ok(files)
+    let long_texts = LongTexts::of(&batches, &layout.text_columns());
+    let encoder = Encoder::new(connector, topic_partition, id, layout.time_column, &long_texts);
+    encoder.files(connector, &layout, sources(&origins, batches).map(|source| long_texts.of_source(source?)))
 }
 
 struct OpenPartition {
@@ -132,7 +128,7 @@ fn in_order(mut rows: Vec<OriginRows>) -> (Vec<Origin>, Vec<Vec<RecordBatch>>) {
 /// Runs → rows of the lake → files.
 struct Encoder {
     label: Label,
-    /// [`Connector::lake_schema`]
+    /// [`Connector::lake_schema`], with views of long texts.
     schema: SchemaRef,
     topic_partition: String,
     batch_id: String,
@@ -142,7 +138,13 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(connector: &Connector, topic_partition: &TopicPartition, id: MicroBatchId, time_column: usize) -> Self {
+    fn new(
+        connector: &Connector,
+        topic_partition: &TopicPartition,
+        id: MicroBatchId,
+        time_column: usize,
+        long_texts: &LongTexts,
+    ) -> Self {
         let label = Label {
             kind: FileKind::Data,
             dataset: connector.staging.dataset.clone(),
@@ -154,9 +156,25 @@ impl Encoder {
             layout: FileLayout::of(&connector.staging),
         };
         let (topic_partition, batch_id) = (topic_partition.to_string(), id.to_string());
-        let schema = connector.lake_schema();
+        let schema = long_texts.schema(&connector.lake_schema());
         let sort_by = sorted::columns(&schema, &connector.staging.sort_by);
         Self { label, schema, topic_partition, batch_id, time_column, sort_by }
+    }
+
+    fn files<'a>(
+        &self,
+        connector: &Connector,
+        layout: &Layout<'_>,
+        sources: impl Iterator<Item = Result<Source<'a>, ArrowError>>,
+    ) -> Result<Vec<StagedFile>, StageError> {
+        let mut files = Vec::new();
+        // each partition's files are closed before the next one's are opened
+        for PartitionRows { path, runs } in scatter(connector, layout, sources)? {
+            let mut open = self.open(&path);
+            self.add(&mut open, &runs)?;
+            files.extend(self.finish(open)?);
+        }
+        Ok(files)
     }
 
     fn open(&self, path: &TablePartition) -> OpenPartition {

@@ -4,7 +4,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -13,6 +14,7 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use super::encoding;
+use super::long_texts::without_views;
 use crate::config::Staging;
 use crate::types::{FileKind, StagedFile, TablePartition};
 
@@ -97,8 +99,10 @@ impl FileSeries {
 
     fn writer(&self, first: &RecordBatch) -> Result<ArrowWriter<Vec<u8>>, ParquetError> {
         let Label { connector, connector_revision, schema_revision, .. } = &self.label;
-        let properties = properties(connector, connector_revision, schema_revision, &self.label.layout, first);
-        ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties))
+        let mut properties = properties(connector, connector_revision, schema_revision, &self.label.layout, first);
+        add_encoded_arrow_schema_to_metadata(&without_views(&self.schema), &mut properties);
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)
     }
 
     /// What is written next stands in another file.

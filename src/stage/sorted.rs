@@ -45,13 +45,13 @@ fn sorted_part(schema: &SchemaRef, sort_by: &[usize], batches: &[RecordBatch]) -
     take_record_batch(&rows, &order)
 }
 
-/// Of the text column that has most of them.
+/// Of the text column that has most of them; views need no more offsets.
 pub(super) fn longest_text_bytes(rows: &RecordBatch) -> usize {
     let texts = rows.columns().iter().filter_map(|column| column.as_string_opt::<i32>());
     texts.map(text_bytes).max().unwrap_or(0)
 }
 
-fn text_bytes(texts: &StringArray) -> usize {
+pub(super) fn text_bytes(texts: &StringArray) -> usize {
     match texts.value_offsets() {
         [first, .., last] => (last - first) as usize,
         _ => 0,

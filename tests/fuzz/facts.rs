@@ -12,8 +12,12 @@ use sluice::types::Decoded;
 
 pub const RECORD_BYTES_MAX: usize = 400;
 
-pub const LIMITS: DecodeLimits =
-    DecodeLimits { record_bytes_max: RECORD_BYTES_MAX as u64, json_depth_max: 60, object_bytes_max: 1 << 20 };
+pub const LIMITS: DecodeLimits = DecodeLimits {
+    record_bytes_max: RECORD_BYTES_MAX as u64,
+    json_depth_max: 60,
+    object_bytes_max: 1 << 20,
+    unpacked_ratio_max: 500,
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {

@@ -73,6 +73,7 @@ fn limits() -> Limits {
         micro_batch_offsets_max: 10_000,
         objects_in_flight_max: 16,
         object_bytes_max: 4 << 20,
+        unpacked_ratio_max: 500,
         chunk_bytes: 64 << 20,
         record_bytes_max: 1 << 20,
         json_depth_max: 64,

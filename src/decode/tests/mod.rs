@@ -20,7 +20,7 @@ use crate::config::{Evolution, Field, FieldType, Format, NewField, TimestampForm
 use crate::types::{RowReject, Span};
 
 pub(super) const LIMITS: DecodeLimits =
-    DecodeLimits { record_bytes_max: 10_000, json_depth_max: 8, object_bytes_max: 10_000_000 };
+    DecodeLimits { record_bytes_max: 10_000, json_depth_max: 8, object_bytes_max: 10_000_000, unpacked_ratio_max: 500 };
 
 pub(super) fn field(name: &str, data_type: FieldType, required: bool) -> Field {
     let formats = match data_type {

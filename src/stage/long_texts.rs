@@ -1,0 +1,155 @@
+//! Columns of long texts (documents rather than names), on their way into a file as views.
+//!
+//! Ordering rows by partition, cutting them and joining them copies each text twice. Of a long one only the view is
+//! copied (16 bytes); the text itself is read once, where it was decoded, by the encoder. Files do not show it: their
+//! bytes are those that the texts themselves would have made.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+
+use super::encoding::LONG_TEXT_BYTES;
+use super::gather::Source;
+use super::sorted::text_bytes;
+
+/// Indices of columns, the same in decoded rows and in the lake's schema.
+#[derive(Debug, Default)]
+pub(super) struct LongTexts(Vec<usize>);
+
+impl LongTexts {
+    /// Those of all rows together. `but_for`: columns that rows are told apart by.
+    pub(super) fn of(batches: &[Vec<RecordBatch>], but_for: &[usize]) -> Self {
+        let mut batches = batches.iter().flatten().peekable();
+        let Some(first) = batches.peek() else { return Self::default() };
+        let is_text =
+            |column: &usize| *first.column(*column).data_type() == DataType::Utf8 && !but_for.contains(column);
+        let texts: Vec<usize> = (0..first.num_columns()).filter(is_text).collect();
+        let (mut bytes, mut row_count) = (vec![0; texts.len()], 0);
+        for batch in batches {
+            row_count += batch.num_rows();
+            for (bytes, column) in bytes.iter_mut().zip(&texts) {
+                *bytes += batch.column(*column).as_string_opt().map_or(0, text_bytes);
+            }
+        }
+        let of_each = texts.into_iter().zip(bytes);
+        Self(of_each.filter(|(_, bytes)| *bytes > LONG_TEXT_BYTES * row_count).map(|(column, _)| column).collect())
+    }
+
+    pub(super) fn of_source<'a>(&self, source: Source<'a>) -> Result<Source<'a>, ArrowError> {
+        Ok(Source { rows: self.as_views(source.rows)?, ..source })
+    }
+
+    /// The same rows; nothing is copied.
+    fn as_views(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if self.0.is_empty() {
+            return Ok(rows);
+        }
+        let mut columns = rows.columns().to_vec();
+        for column in &self.0 {
+            let texts = columns[*column].as_string::<i32>();
+            columns[*column] = Arc::new(StringViewArray::from(texts)) as ArrayRef;
+        }
+        RecordBatch::try_new(self.schema(rows.schema_ref()), columns)
+    }
+
+    /// A schema of decoded rows or of the lake, as rows have it here.
+    pub(super) fn schema(&self, schema: &SchemaRef) -> SchemaRef {
+        if self.0.is_empty() {
+            return Arc::clone(schema);
+        }
+        let fields = schema.fields().iter().enumerate().map(|(index, field)| {
+            if self.0.contains(&index) { with_type(field, DataType::Utf8View) } else { field.as_ref().clone() }
+        });
+        Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+    }
+}
+
+/// What a file says that its columns are: texts.
+pub(super) fn without_views(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8View => with_type(field, DataType::Utf8),
+        _ => field.as_ref().clone(),
+    });
+    Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
+}
+
+fn with_type(field: &Field, data_type: DataType) -> Field {
+    field.clone().with_data_type(data_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringArray, TimestampMillisecondArray};
+    use bytes::Bytes;
+    use chrono::{DateTime, Utc};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    use super::super::scatter::Layout;
+    use super::super::{Encoder, in_order, sources};
+    use super::*;
+    use crate::config::{Connector, Field as Column, FieldType, PartitionBy};
+    use crate::types::{MicroBatchId, Origin, OriginRows, TopicPartition};
+
+    fn connector(sort_by: &[&str]) -> Connector {
+        let column = |name: &str, data_type, required| Column {
+            name: name.to_owned(),
+            data_type,
+            required,
+            formats: Vec::new(),
+            header: None,
+            path: None,
+        };
+        let fields = vec![
+            column("source", FieldType::Utf8, false),
+            column("note", FieldType::Json, false),
+            column("at", FieldType::TimestampMs, true),
+        ];
+        let mut connector = Connector::of_objects("notes", fields, "at");
+        connector.staging.by = vec![PartitionBy::Column("source".to_owned()), PartitionBy::Hour];
+        connector.staging.sort_by = sort_by.iter().map(|name| (*name).to_owned()).collect();
+        connector
+    }
+
+    /// Notes of 0 to 299 bytes, some null; sources of 100 bytes and more.
+    fn rows(connector: &Connector, offset: i64, row_count: usize) -> OriginRows {
+        let rows = 0..row_count;
+        let sources: StringArray = rows.clone().map(|row| Some(format!("{:0100}", row * 7 % 3))).collect();
+        let note = |row: usize| (row % 11 > 0).then(|| format!("\"{}\"", "ö".repeat(row * 31 % 150)));
+        let notes: StringArray = rows.clone().map(note).collect();
+        let times = rows.clone().map(|row| (row as i64 % 5) * 1_800_000);
+        let times = TimestampMillisecondArray::from_iter_values(times).with_timezone(crate::config::UTC);
+        let numbers = Int64Array::from_iter_values(rows.map(|row| row as i64));
+        let columns: Vec<ArrayRef> = vec![Arc::new(sources), Arc::new(notes), Arc::new(times), Arc::new(numbers)];
+        let batch = RecordBatch::try_new(connector.decoded_schema(), columns).unwrap();
+        // one that begins in the midst of its memory
+        let batches = vec![batch.slice(row_count / 3, row_count - row_count / 3), batch.slice(0, row_count / 3)];
+        let origin = Origin { message_offset: offset, record: 0, time: DateTime::<Utc>::UNIX_EPOCH, order_hash: 0 };
+        OriginRows { origin, batches }
+    }
+
+    fn files(connector: &Connector, id: MicroBatchId, rows: Vec<OriginRows>, long: Option<&LongTexts>) -> Vec<Bytes> {
+        let layout = Layout::new(connector).unwrap();
+        let (origins, batches) = in_order(rows);
+        let found = LongTexts::of(&batches, &layout.text_columns());
+        assert_eq!(found.0, [1], "the notes, not what decides where a row goes");
+        let long = long.unwrap_or(&found);
+        let encoder = Encoder::new(connector, &TopicPartition::new("raw", 0), id, layout.time_column, long);
+        let sources = sources(&origins, batches).map(|source| long.of_source(source?));
+        encoder.files(connector, &layout, sources).unwrap().into_iter().map(|file| file.bytes).collect()
+    }
+
+    #[test]
+    fn files_with_views_are_byte_by_byte_those_of_the_texts() {
+        for (sort_by, row_count) in [(&[][..], 20_000), (&["note"][..], 3_000), (&[][..], 40)] {
+            let connector = connector(sort_by);
+            let id = MicroBatchId::generate();
+            let rows: Vec<OriginRows> = (0..4).map(|offset| rows(&connector, offset, row_count)).collect();
+            let with_views = files(&connector, id, rows.clone(), None);
+            assert!(with_views == files(&connector, id, rows, Some(&LongTexts::default())));
+            let reader = ParquetRecordBatchReaderBuilder::try_new(with_views[0].clone()).unwrap();
+            assert_eq!(reader.schema().fields(), connector.lake_schema().fields());
+        }
+    }
+}
