@@ -13,7 +13,6 @@
 //! broken pages: that is caught, and the object is as broken as by an error.
 
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, FieldRef, Schema, TimeUnit};
@@ -33,6 +32,7 @@ use super::parquet_text::{Cell, For, RowText, Taker, cells, object};
 use super::unpack::{Stored, Unpacker};
 use super::{DecodeError, DecodeLimits, ObjectFault, RECORD_BYTES_MAX};
 use crate::config::{Connector, DECIMAL_DIGITS_MAX, FieldType, NewField, SeenTypes, TimestampFormat, see};
+use crate::telemetry;
 
 const BATCH_ROWS: usize = 8192;
 /// Of values of fixed size in one batch: they are copied, unlike text.
@@ -48,7 +48,7 @@ pub(super) fn too_large(detail: String) -> ObjectFault {
 
 /// What the Parquet reader makes of broken bytes.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ObjectFault>) -> Result<T, ObjectFault> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("its pages do not fit its metadata")))
+    telemetry::caught(work).unwrap_or_else(|_| Err(malformed("its pages do not fit its metadata")))
 }
 
 pub(super) struct ParquetRows {

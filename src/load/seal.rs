@@ -89,7 +89,8 @@ impl SealPlan {
         let how = if concurrently { "CONCURRENTLY " } else { "" };
         let name = own_name(partition, &self.time);
         let (index, table) = (quoted(&name), table_name(partition));
-        (name, format!("CREATE INDEX {how}{index} ON {table} USING brin ({})", quoted(&self.time)))
+        let brin = brin(&self.time);
+        (name, format!("CREATE INDEX {how}{index} ON {table} USING {brin}"))
     }
 
     /// What seals a table that nobody else sees yet, but for its statistics.
@@ -143,10 +144,15 @@ pub async fn partition_states(
     Ok(rows.iter().map(state).collect())
 }
 
+/// Later rows are found by it without a vacuum.
+fn brin(time: &str) -> String {
+    format!("brin ({}) WITH (autosummarize = on)", quoted(time))
+}
+
 /// The BRIN on time that sealing gives a partition, where it has none yet.
 pub(super) fn time_index_if_missing(partition: &str, time: &str) -> String {
     let (index, table) = (quoted(&own_name(partition, time)), table_name(partition));
-    format!("CREATE INDEX IF NOT EXISTS {index} ON {table} USING brin ({}) WITH (autosummarize = on)", quoted(time))
+    format!("CREATE INDEX IF NOT EXISTS {index} ON {table} USING {}", brin(time))
 }
 
 /// Seals the first partition that is due at `now`. `false`: there is none, others are at it, or something was in the way.

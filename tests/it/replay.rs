@@ -3,6 +3,7 @@
 mod compare;
 mod edges;
 mod guards;
+mod lake;
 mod listing;
 mod matrix;
 mod plan;

@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt};
 use sluice_loadtest::{Dataset, FileFormat};
 
 use super::compare::EndState;
+use super::lake::check_lake;
 use super::{positions, produce_onto, reset, run_until_settled};
 use crate::pipeline::plan;
 use crate::stack::{World, wait_for};
@@ -107,6 +108,7 @@ impl Cell {
             assert_ne!(before, after, "the replay changed nothing");
         }
         self.world.assert_books_balance().await;
+        check_lake(&self.world).await;
         run_until_settled(&self.fresh).await;
         after.assert_equals(&EndState::of(&self.fresh).await, &self.name());
     }
