@@ -16,6 +16,7 @@ pub mod resolve;
 pub mod run;
 mod sample;
 pub mod schema;
+pub mod seal;
 pub mod settled;
 pub mod stage;
 pub mod status;
@@ -77,6 +78,8 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show positions, backlog and outcomes
     Status(status::StatusArgs),
+    /// Seal partitions of facts now: indexes on members' keys, checked foreign keys, statistics
+    Seal(seal::SealArgs),
     /// Exit 0 when nothing is in flight anywhere, 1 otherwise
     Settled(settled::SettledArgs),
     /// Plan replays, follow them, or load the warehouse again
@@ -144,6 +147,7 @@ pub async fn execute(cli: Cli) -> u8 {
         Command::Migrate(args) => migrate::run(&cli.settings, args, &mut out).await,
         Command::Doctor(args) => Box::pin(doctor::run(&cli.settings, args, &mut out)).await,
         Command::Status(args) => status::run(&cli.settings, args, &mut out).await,
+        Command::Seal(args) => seal::run(&cli.settings, args, &mut out).await,
         Command::Settled(args) => settled::run(&cli.settings, args, &mut out).await,
         Command::Replay(args) => Box::pin(replay::run(&cli.settings, args, &mut out)).await,
         Command::Query(args) => Box::pin(query::run(&cli.settings, args, &mut out)).await,

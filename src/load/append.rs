@@ -25,6 +25,7 @@ use super::members::{KnownMembers, look_up};
 use super::merge_sql::table_name;
 use super::plan::{LoadTable, TablePlan};
 use super::reconcile_sql::{self, rows_name};
+use super::steps::AS_PLANNED;
 use super::table_rows::TableRows;
 use crate::telemetry::guarded;
 
@@ -83,6 +84,10 @@ impl Append<'_> {
         let (whole, days): (Vec<&Day>, Vec<&Day>) =
             self.rows.days.iter().partition(|(day, _)| self.bulk.contains(&self.table.name, *day));
         let mut appended = if days.is_empty() { Appended::default() } else { self.append(&tuples, &days).await? };
+        if !whole.is_empty() {
+            // each foreign key is checked over all rows at once
+            self.transaction.batch_execute(AS_PLANNED).await.map_err(LoadError::query("plan as usual"))?;
+        }
         for (day, winners) in whole {
             let table = self.day_table(*day);
             table.create().await?;
@@ -139,11 +144,13 @@ impl Append<'_> {
         if rows.is_empty() {
             return Ok(0);
         }
-        let into = match days {
-            [(day, _)] => partition_name(&self.table.name, *day),
-            _ => self.table.name.clone(),
-        };
-        self.copy(&table_name(&into), tuples, rows).await
+        let [(day, _)] = days else { return self.copy(&table_name(&self.table.name), tuples, rows).await };
+        let partition = table_name(&partition_name(&self.table.name, *day));
+        // a COPY that is refused before its first row leaves the connection out of step: let nothing refuse it
+        let failed = gone_or(format!("copy rows for {}", self.table.name));
+        let lock = format!("LOCK TABLE {partition} IN ROW EXCLUSIVE MODE");
+        self.transaction.batch_execute(&lock).await.map_err(failed)?;
+        self.copy(&partition, tuples, rows).await
     }
 
     /// All rows into the temporary table.
@@ -202,8 +209,7 @@ impl Append<'_> {
 
     async fn copy_by(&self, sql: &str, tuples: &[u8], ranges: &[Range<usize>]) -> Result<u64, LoadError> {
         let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
-        let gone_or_failed = gone_or(format!("copy rows for {}", self.table.name));
-        let sink = self.transaction.copy_in(sql).await.map_err(gone_or_failed)?;
+        let sink = self.transaction.copy_in(sql).await.map_err(failed())?;
         let mut sink = std::pin::pin!(sink);
         for chunk in self.rows.stream(tuples, ranges) {
             sink.feed(chunk).await.map_err(failed())?;

@@ -108,10 +108,8 @@ async fn without_partition(
 ) -> Result<BTreeSet<NaiveDate>, LoadError> {
     let names: Vec<String> = days.iter().map(|day| table_name(&partition_name(fact, *day))).collect();
     let failed = || LoadError::query(format!("look for partitions of {fact}"));
-    // whether anything has that name: a table that is not attached is left to whoever made it
-    let sql =
-        "SELECT to_regclass(name) IS NULL FROM unnest($1::text[]) WITH ORDINALITY AS n (name, place) ORDER BY place";
-    let rows = client.query(sql, &[&names]).await.map_err(failed())?;
+    let rows =
+        client.query(include_str!("sql/select_free_names.sql"), &[&names, &table_name(fact)]).await.map_err(failed())?;
     let free = days.iter().zip(&rows).filter(|(_, row)| row.get(0)).map(|(day, _)| *day);
     Ok(free.collect())
 }

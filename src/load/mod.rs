@@ -96,7 +96,7 @@ use crate::types::{MicroBatchId, NameProposal, OffsetRange};
 pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
 pub use error::LoadError;
 pub use rollups::{RollupState, rollup_states};
-pub use seal::{PartitionState, partition_states};
+pub use seal::{PartitionState, SealOutcome, partition_states};
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
 
 /// Rows of one live micro-batch, as they stand in the lake.
@@ -352,6 +352,22 @@ impl Loader {
     pub async fn seal_next(&self, now: DateTime<Utc>) -> Result<bool, LoadError> {
         let client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
         seal::seal_next(&client, &self.seals, now).await
+    }
+
+    /// Seals what is not sealed of the days up to `last`, whether they are over or not; of one fact, or of all that connectors
+    /// fill. Each partition that was to be sealed, and what became of it.
+    pub async fn seal_through(
+        &self,
+        fact: Option<&str>,
+        last: NaiveDate,
+    ) -> Result<Vec<(String, SealOutcome)>, LoadError> {
+        let client = postgres::get(&self.warehouse).await.map_err(LoadError::Connect)?;
+        seal::seal_through(&client, &self.seals, fact, last).await
+    }
+
+    /// The facts that connectors fill.
+    pub fn facts(&self) -> impl Iterator<Item = &str> {
+        self.seals.keys().map(String::as_str)
     }
 
     /// The first half of [`Loader::load`]. Nothing is written, and nothing decided but among the rows themselves.

@@ -45,6 +45,15 @@ pub struct PartitionState {
     pub changed_at: Option<DateTime<Utc>>,
 }
 
+/// What became of a partition that was to be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SealOutcome {
+    Sealed,
+    /// They hold a dimension: it is to be tried again.
+    LoadsAreInTheWay,
+    OthersAreAtIt,
+}
+
 /// What the partitions of a fact get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SealPlan {
@@ -167,19 +176,33 @@ pub(super) async fn seal_next(
         if found.state == "sealed" || plan.due_at(day) > now {
             continue;
         }
-        let lock = partition_lock(&found.name);
-        let failed = || LoadError::query(format!("lock partition {}", found.name));
-        let sql = "SELECT pg_try_advisory_lock($1, $2)";
-        let row = client.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
-        if !row.get::<_, bool>(0) {
-            continue;
+        let sealing = Sealing { client, plan, partition: &found, day, why: "its day is over" };
+        match sealing.alone().await? {
+            SealOutcome::OthersAreAtIt => {}
+            outcome => return Ok(outcome == SealOutcome::Sealed),
         }
-        let sealed = Sealing { client, plan, partition: &found, day }.run().await;
-        let sql = "SELECT pg_advisory_unlock($1, $2)";
-        client.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
-        return sealed;
     }
     Ok(false)
+}
+
+/// Seals what is not sealed of the days up to `last`, of one fact or of all. Each partition that was to be sealed, and what became
+/// of it.
+pub(super) async fn seal_through(
+    client: &Object,
+    plans: &BTreeMap<String, SealPlan>,
+    fact: Option<&str>,
+    last: NaiveDate,
+) -> Result<Vec<(String, SealOutcome)>, LoadError> {
+    let facts: Vec<String> = plans.keys().filter(|name| fact.is_none_or(|fact| fact == *name)).cloned().collect();
+    let mut outcomes = Vec::new();
+    for found in partition_states(client, Some(&facts)).await? {
+        let (Some(plan), Some(day)) = (plans.get(&found.fact), found.day) else { continue };
+        if found.state != "sealed" && day <= last {
+            let sealing = Sealing { client, plan, partition: &found, day, why: "it was ordered" };
+            outcomes.push((found.name.clone(), sealing.alone().await?));
+        }
+    }
+    Ok(outcomes)
 }
 
 struct Sealing<'a> {
@@ -187,9 +210,25 @@ struct Sealing<'a> {
     plan: &'a SealPlan,
     partition: &'a PartitionState,
     day: NaiveDate,
+    why: &'static str,
 }
 
 impl Sealing<'_> {
+    /// Unless another process is at it.
+    async fn alone(&self) -> Result<SealOutcome, LoadError> {
+        let lock = partition_lock(&self.partition.name);
+        let failed = || LoadError::query(format!("lock partition {}", self.partition.name));
+        let sql = "SELECT pg_try_advisory_lock($1, $2)";
+        let row = self.client.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
+        if !row.get::<_, bool>(0) {
+            return Ok(SealOutcome::OthersAreAtIt);
+        }
+        let sealed = self.run().await;
+        let sql = "SELECT pg_advisory_unlock($1, $2)";
+        self.client.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
+        Ok(if sealed? { SealOutcome::Sealed } else { SealOutcome::LoadsAreInTheWay })
+    }
+
     /// `false`: something is in the way, another round tries again.
     async fn run(&self) -> Result<bool, LoadError> {
         let name = &self.partition.name;
@@ -223,7 +262,7 @@ impl Sealing<'_> {
         }
         // summarises the lineage's BRIN too
         self.execute(&format!("VACUUM (ANALYZE) {}", table_name(name))).await?;
-        self.say("sealed", "its day is over").await?;
+        self.say("sealed", self.why).await?;
         tracing::info!(component = "load", partition = %name, "partition sealed");
         Ok(true)
     }

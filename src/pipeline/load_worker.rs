@@ -132,7 +132,6 @@ impl LoadWorker {
         let Some(outcome) = self.loader.load_prepared(&batches, &prepared, |id| self.still_live(id)).await? else {
             return Ok(false);
         };
-        crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
         for leased in leased {
             self.note(leased, &outcome, started).await?;
         }
@@ -143,7 +142,6 @@ impl LoadWorker {
         let started = Instant::now();
         let batch = self.read(leased).await?;
         let outcome = self.loader.load(&batch, || self.still_live(leased.id)).await?;
-        crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
         self.note(leased, &outcome, started).await
     }
 
@@ -154,6 +152,7 @@ impl LoadWorker {
 
     /// In the catalog, the metrics and the log.
     async fn note(&self, leased: &LeasedBatch, outcome: &LoadOutcome, started: Instant) -> Result<(), LoadWorkerError> {
+        crate::telemetry::fail_point!("load.committed", LoadWorkerError::Catalog);
         let result = match outcome {
             LoadOutcome::Loaded(_) => "loaded",
             LoadOutcome::AlreadyLoaded => "already_loaded",

@@ -4,9 +4,10 @@
 //! | phase | what is measured |
 //! |---|---|
 //! | plain | the upsert as one would write it down: COPY into a temporary table, join the dimensions, ON CONFLICT DO UPDATE |
-//! | streaming | [`Loader::load`], one micro-batch after the other into hot partitions |
+//! | streaming | our loader, as fast as it can, into a hot day: micro-batches wait, so they are joined as the load role joins them |
+//! | single | the same with other rows into another hot day, one micro-batch a transaction |
 //! | replay | the same micro-batches again, under new names: nothing changes |
-//! | backfill | the same into days that no row has reached before; the micro-batches wait, so that they are joined |
+//! | backfill | other rows into days that no row has reached before; the micro-batches wait, so that they are joined |
 //! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
 
 mod plain;
@@ -36,12 +37,13 @@ enum Phase {
     Prepare,
     Plain,
     Streaming,
+    Single,
     Replay,
     Backfill,
     Rows,
 }
 
-#[derive(Parser)]
+#[derive(Clone, Parser)]
 struct Options {
     #[arg(value_enum)]
     phase: Phase,
@@ -64,33 +66,57 @@ struct Options {
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/benches/loading");
 /// Backfilled rows are of so many days, one after the other, as old objects are announced.
-const BACKFILL_DAYS: i64 = 2;
-/// Counted from the streamed day: long over by any clock.
-const BACKFILL_FIRST_DAY: i64 = -400;
-/// Other sales than the streamed ones.
-const BACKFILL_FIRST: u64 = 1 << 40;
+const BACKFILL_DAYS: usize = 2;
+/// Of rows that are no part of a measurement.
+const OTHER_SOURCE: i64 = 9;
+/// Numbers of sales that two phases do not share.
+const SALES: u64 = 1 << 40;
+
+impl Phase {
+    /// Rows of its own; the streamed ones are replayed, and given to the others. Days are counted from the streamed one; backfilled
+    /// ones are long over by any clock.
+    fn layout(self, options: &Options) -> Layout {
+        let (first, first_day, with_changes) = match self {
+            Self::Backfill => (SALES, -400, false),
+            Self::Single => (2 * SALES, -1, true),
+            _ => (0, 0, true),
+        };
+        let batches_per_day = match self {
+            Self::Backfill => (options.rows / options.batch_rows).div_ceil(BACKFILL_DAYS),
+            _ => usize::MAX,
+        };
+        Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first, first_day }
+    }
+
+    fn source(self) -> i64 {
+        match self {
+            Self::Backfill => 2,
+            Self::Single => 3,
+            _ => 1,
+        }
+    }
+
+    fn is_joined(self) -> bool {
+        matches!(self, Self::Streaming | Self::Backfill)
+    }
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let pool = postgres::pool(&PostgresSettings { dsn: options.dsn.clone().into(), pool_size_max: 8 }, "bench")?;
     let connectors = load_connectors(&Path::new(FOLDER).join("connectors")).context("the connector is not valid")?;
-    let days = if options.phase == Phase::Backfill { BACKFILL_DAYS } else { 1 };
-    let with_changes = options.phase != Phase::Backfill;
-    let first = if with_changes { 0 } else { BACKFILL_FIRST };
-    let batches_per_day =
-        if days > 1 { (options.rows / options.batch_rows).div_ceil(days as usize) } else { usize::MAX };
-    let first_day = if with_changes { 0 } else { BACKFILL_FIRST_DAY };
-    let layout = Layout { batch_rows: options.batch_rows, batches_per_day, with_changes, first, first_day };
+    let layout = options.phase.layout(&options);
     let bench = Bench { options, pool, connectors, layout };
     match bench.options.phase {
         Phase::Prepare => bench.prepare().await,
         Phase::Rows => bench.write_rows().await,
         Phase::Plain => bench.plain().await,
-        Phase::Streaming | Phase::Replay | Phase::Backfill => bench.load().await,
+        Phase::Streaming | Phase::Single | Phase::Replay | Phase::Backfill => bench.load().await,
     }
 }
 
+#[derive(Clone)]
 struct Bench {
     options: Options,
     pool: Pool,
@@ -119,34 +145,36 @@ impl Bench {
         self.options.rows / self.options.batch_rows
     }
 
-    /// Everything that is to be loaded, with other offsets for rows that are not the streamed ones.
+    /// Everything that is to be loaded.
     fn to_load(&self) -> anyhow::Result<Vec<BatchToLoad>> {
+        (0..self.batches()).map(|number| self.batch_to_load(number)).collect()
+    }
+
+    fn batch_to_load(&self, number: usize) -> anyhow::Result<BatchToLoad> {
         let connector = self.connectors.by_name("sales").context("the connector is there")?;
-        let source_partition_id = if self.options.phase == Phase::Backfill { 2 } else { 1 };
-        let batch = |number: usize| -> anyhow::Result<BatchToLoad> {
-            let rows = self.layout.rows(connector, number)?;
-            let offset = number as i64;
-            let object_time = DateTime::from_timestamp_millis(DAY_MILLIS).context("in range")?;
-            Ok(BatchToLoad {
-                micro_batch_id: MicroBatchId::generate(),
-                source_partition_id,
-                offsets: OffsetRange::new(offset, offset + 1).context("in order")?,
-                origins: HashMap::from([((offset, 0), (object_time, offset))]),
-                parts: vec![LoadPart { connector: Arc::clone(connector), batches: vec![rows], proposals: Vec::new() }],
-                replaces: self.options.phase == Phase::Replay,
-                mask_rev: 0,
-            })
-        };
-        (0..self.batches()).map(batch).collect()
+        let rows = self.layout.rows(connector, number)?;
+        let offset = number as i64;
+        let object_time = DateTime::from_timestamp_millis(DAY_MILLIS).context("in range")?;
+        Ok(BatchToLoad {
+            micro_batch_id: MicroBatchId::generate(),
+            source_partition_id: self.options.phase.source(),
+            offsets: OffsetRange::new(offset, offset + 1).context("in order")?,
+            origins: HashMap::from([((offset, 0), (object_time, offset))]),
+            parts: vec![LoadPart { connector: Arc::clone(connector), batches: vec![rows], proposals: Vec::new() }],
+            replaces: self.options.phase == Phase::Replay,
+            mask_rev: 0,
+        })
     }
 
     async fn load(&self) -> anyhow::Result<()> {
         let batches = self.to_load()?;
         let loader = Loader::new(self.pool.clone(), &self.connectors).await?;
+        if matches!(self.options.phase, Phase::Streaming | Phase::Single) {
+            self.begin_day(&loader).await?;
+        }
         let clock = Clock::start(&self.options);
         // as loaders do: the next micro-batch is prepared while this one is written
-        // and those that wait are joined, where nobody asks for single ones
-        let joined = if self.options.phase == Phase::Backfill { self.joined() } else { 1 };
+        let joined = if self.options.phase.is_joined() { self.joined() } else { 1 };
         let groups: Vec<&[BatchToLoad]> = batches.chunks(joined).collect();
         let mut next = Some(self.prepare_group(&loader, &groups, 0).await?);
         for (number, group) in groups.iter().enumerate() {
@@ -168,6 +196,15 @@ impl Bench {
         }
         clock.stop(self.options.phase);
         self.check("fact_sales", self.layout.with_changes).await
+    }
+
+    /// The day is hot, with a row in it, before its rows are streamed.
+    async fn begin_day(&self, loader: &Loader) -> anyhow::Result<()> {
+        let before = Layout { batch_rows: 1, first: self.layout.first + SALES / 2, ..self.layout };
+        let mut batch = Self { layout: before, ..self.clone() }.batch_to_load(0)?;
+        batch.source_partition_id = OTHER_SOURCE;
+        loader.load(&batch, || live(batch.micro_batch_id)).await?;
+        Ok(())
     }
 
     /// Those that are to be loaded after them are known to the loader, as they are in the catalog.
@@ -218,12 +255,9 @@ impl Bench {
         let changed = if with_changes { self.options.batch_rows * 5 / 100 * (self.batches() - 1) } else { 0 };
         let expected = self.batches() * self.options.batch_rows - changed;
         let client = postgres::get(&self.pool).await?;
-        let source = if table == "plain_sales" {
-            ""
-        } else if with_changes {
-            "WHERE _source = 1"
-        } else {
-            "WHERE _source = 2"
+        let source = match table {
+            "plain_sales" => String::new(),
+            _ => format!("WHERE _source = {}", self.options.phase.source()),
         };
         let found: i64 =
             client.query_one(&format!("SELECT count(*) FROM warehouse.{table} {source}"), &[]).await?.get(0);

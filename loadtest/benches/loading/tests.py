@@ -24,8 +24,9 @@ def result(seconds, rows=1000):
 
 class Ratios(unittest.TestCase):
     def test_rates_are_compared_not_times(self):
-        found = {"plain": result(10), "streaming": result(4, 2000), "backfill": result(1), "replay": result(5)}
-        self.assertEqual(run.ratios(found), {"ratio_streaming": 5.0, "ratio_backfill": 10.0, "ratio_replay": 2.0})
+        found = {"plain": result(10), "streaming": result(4, 2000), "single": result(4), "backfill": result(1), "replay": result(5)}
+        expected = {"ratio_streaming": 5.0, "ratio_single": 2.5, "ratio_backfill": 10.0, "ratio_replay": 2.0}
+        self.assertEqual(run.ratios(found), expected)
 
     def test_spark_is_taken_at_its_best(self):
         found = {name: result(1) for name in run.PHASES}

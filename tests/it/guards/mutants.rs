@@ -67,7 +67,7 @@ const MUTANTS: &[(&str, &[&str])] = &[
     ),
     ("held_after_all", &["loading::keys_that_are_held_after_loads_that_met_none_are_compared_all_the_same"]),
     ("members_stand", &["loading::together::members_of_a_warehouse_that_was_restored_are_looked_up_anew"]),
-    ("days_lock", &["loading::bulk::loaders_that_bring_one_day_whole_and_in_pieces_agree"]),
+    ("days_lock", &["loading::bulk::a_day_that_is_being_made_whole_is_made_by_nobody_else"]),
     ("awaited", &["loading::bulk::a_day_of_which_more_rows_wait_becomes_a_hot_partition_and_takes_them"]),
 ];
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use sluice::catalog::{CatalogError, LiveBatch};
 use sluice::error::ErrorKind;
 use sluice::load::{BatchToLoad, LoadOutcome, Loader, TableCounts};
-use sluice::types::MicroBatchId;
+use sluice::types::{MicroBatchId, OffsetRange};
+use tokio::sync::Semaphore;
 
 use super::checker;
 use super::fixtures::{Warehouse, live, load_with_retries, time, transaction, uuid};
@@ -115,12 +116,59 @@ async fn a_day_of_which_more_rows_wait_becomes_a_hot_partition_and_takes_them() 
 #[tokio::test]
 async fn masked_rows_stay_out_of_a_day_that_comes_whole() {
     let warehouse = Warehouse::new().await;
-    let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
-    let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
-    let masked = async || Ok(Some(LiveBatch { mask_rev: 1, masked: [(1, 0)].into() }));
+    let rows = |first: u64, count: u64| -> Vec<Value> {
+        (first..first + count).map(|number| on("2026-11-20", number, "1.00", None)).collect()
+    };
+    let mut batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows(0, MANY))]);
+    let hidden = warehouse.batch(2, SEEN_AT, &[("transactions", &rows(MANY, 5))]);
+    batch.offsets = OffsetRange::new(1, 3).expect("in order");
+    batch.origins.extend(hidden.origins);
+    batch.parts[0].batches.extend(hidden.parts[0].batches.iter().cloned());
+    let masked = async || Ok(Some(LiveBatch { mask_rev: 1, masked: [(2, 0)].into() }));
     let outcome = warehouse.loader.load(&batch, masked).await.expect("loads");
     assert!(matches!(outcome, LoadOutcome::Loaded(_)), "{outcome:?}");
-    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, "0");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, MANY.to_string());
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions WHERE _offset = 2").await, "0");
+}
+
+/// A whole day waits for the catalog's answer, under its locks, when another process comes with a row of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_day_that_is_being_made_whole_is_made_by_nobody_else() {
+    let warehouse = Arc::new(Warehouse::new().await);
+    let (reached, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let whole = {
+        let (warehouse, reached, go_on) = (Arc::clone(&warehouse), Arc::clone(&reached), Arc::clone(&go_on));
+        tokio::spawn(async move {
+            let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
+            let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
+            let pausing = || async {
+                reached.add_permits(1);
+                let _ = go_on.acquire().await.expect("never closed");
+                live().await
+            };
+            warehouse.loader.load(&batch, pausing).await.expect("nobody is in its way")
+        })
+    };
+    let _ = reached.acquire().await.expect("never closed");
+    let piece = {
+        let warehouse = Arc::clone(&warehouse);
+        tokio::spawn(async move {
+            let loader = Loader::new(warehouse.pool.clone(), &warehouse.connectors).await.expect("fits");
+            let batch = warehouse.batch(2, SEEN_AT, &[("transactions", &[on("2026-11-20", MANY, "1.00", None)])]);
+            loader.load(&batch, live).await.expect("loads")
+        })
+    };
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while warehouse.value(waiting).await == "0" {
+        assert!(!piece.is_finished(), "it waits for nothing");
+        tokio::task::yield_now().await;
+    }
+    go_on.add_permits(1);
+    assert!(matches!(whole.await.expect("no panic"), LoadOutcome::Loaded(_)));
+    assert!(matches!(piece.await.expect("no panic"), LoadOutcome::Loaded(_)));
+    let count = "SELECT count(*) FROM warehouse.fact_transactions_p20261120";
+    assert_eq!(warehouse.value(count).await, (MANY + 1).to_string());
 }
 
 #[tokio::test]
@@ -169,4 +217,18 @@ async fn loaders_that_bring_one_day_whole_and_in_pieces_agree() {
     let newest = format!("SELECT amount FROM warehouse.fact_transactions WHERE transaction_id = '{}'", uuid(3));
     assert_eq!(warehouse.value(&newest).await, "5.00");
     checker::check(&warehouse).await;
+}
+
+#[tokio::test]
+async fn somebodys_trigger_sees_every_row_of_a_day_that_comes_whole() {
+    let warehouse = Warehouse::new().await;
+    let trigger = "CREATE TABLE warehouse.seen (amount numeric);
+                   CREATE FUNCTION warehouse.see() RETURNS trigger LANGUAGE plpgsql AS
+                       $$ BEGIN INSERT INTO warehouse.seen VALUES (NEW.amount); RETURN NEW; END $$;
+                   CREATE TRIGGER see AFTER INSERT ON warehouse.fact_transactions
+                       FOR EACH ROW EXECUTE FUNCTION warehouse.see()";
+    warehouse.execute(trigger).await.expect("may do so");
+    let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
+    warehouse.load_rows(1, "transactions", &rows).await;
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.seen").await, MANY.to_string());
 }

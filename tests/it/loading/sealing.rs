@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use sluice::client::postgres;
-use sluice::load::{Loader, PartitionState, partition_states};
+use sluice::load::{Loader, PartitionState, SealOutcome, partition_states};
 use tokio_postgres::error::SqlState;
 
 use super::checker::check;
@@ -117,6 +117,30 @@ async fn sealing_gives_way_to_a_load_that_holds_a_dimension_and_says_so() {
     load.rollback().await.expect("rolls back");
     assert!(warehouse.loader.seal_next(over()).await.expect("seals"));
     assert_eq!(warehouse.state().await.state, "sealed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_seals_days_that_are_not_over_up_to_the_one_it_names() {
+    let warehouse = Warehouse::new().await;
+    let mut later = transaction(2, "1.00", None);
+    later["occurred_at"] = json!("2026-11-24T09:00:00Z");
+    warehouse.load_rows(1, "transactions", &[transaction(1, "1.00", None), later]).await;
+    let day = "2026-11-23".parse().expect("a date");
+    let none = warehouse.loader.seal_through(Some("fact_events"), day).await.expect("looks");
+    assert_eq!(none, [], "of the other fact");
+    let mut holder = postgres::get(&warehouse.pool).await.expect("connects");
+    let load = holder.transaction().await.expect("begins");
+    load.batch_execute("UPDATE warehouse.dim_products SET brand = 'b' WHERE product_key > 0").await.expect("writes");
+    let outcomes = warehouse.loader.seal_through(None, day).await.expect("tries");
+    assert_eq!(outcomes, [(PARTITION.to_owned(), SealOutcome::LoadsAreInTheWay)]);
+    load.rollback().await.expect("rolls back");
+    let outcomes = warehouse.loader.seal_through(Some("fact_transactions"), day).await.expect("seals");
+    assert_eq!(outcomes, [(PARTITION.to_owned(), SealOutcome::Sealed)]);
+    let states =
+        "SELECT string_agg(day || ' ' || state || ' ' || reason, ', ' ORDER BY day) FROM warehouse.table_partition";
+    assert_eq!(warehouse.value(states).await, "2026-11-23 sealed it was ordered, 2026-11-24 hot its day is not over");
+    assert_eq!(warehouse.constraints().await, ["f", "f", "p"]);
+    assert_eq!(warehouse.loader.seal_through(None, day).await.expect("looks"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
