@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::check_clean;
 use super::check_columns::Columns;
 use super::check_expectations;
+use super::check_load;
 use super::check_query;
-use super::check_rollups;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
@@ -100,9 +100,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
     connector.staging = staging(raw, staged, report);
     connector.warehouse =
         raw.warehouse.as_ref().map(|warehouse| self::warehouse(warehouse, &raw.staging, staged, report));
-    let rollups = raw.load.as_ref().map_or(&[][..], |load| &load.rollups);
-    let rollups = check_rollups::rollups(rollups, connector.warehouse.as_ref(), staged, report);
-    connector.warehouse.iter_mut().for_each(|warehouse| warehouse.rollups.clone_from(&rollups));
+    check_load::load(raw, &mut connector, dataset.as_ref(), staged, expressions, report);
     let stages = check_expectations::Stages {
         decoded: (&connector, &columns),
         transformed: (dataset.as_ref().unwrap_or(&connector), staged),
@@ -324,6 +322,7 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
         seal_after_hours: raw.seal_after_hours.unwrap_or(SEAL_AFTER_HOURS),
         index_hot: raw.index_hot.unwrap_or_default(),
         // once it is known what it has
+        rows: None,
         rollups: Vec::new(),
     }
 }

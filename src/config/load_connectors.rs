@@ -10,7 +10,7 @@ use super::files::{self, Document};
 use super::raw_connector::RawConnector;
 use super::topics::{Payload, TopicSpec, load_topics};
 use super::yaml::Step::{self, Index, Key};
-use super::{Connector, Connectors, SourceKind, WarehouseTable};
+use super::{Connector, Connectors, Rollup, SourceKind, WarehouseTable};
 
 /// Reads every connector of a folder. All problems of all files are collected, ordered by place.
 pub fn load_connectors(folder: &Path) -> Result<Connectors, ConfigErrors> {
@@ -67,11 +67,13 @@ fn check_pair(connector: &Connector, other: &Connector, other_path: &Path, repor
     check_sources(connector, other, &elsewhere, report);
     let (Some(mine), Some(theirs)) = (&connector.warehouse, &other.warehouse) else { return };
     for (index, rollup) in mine.rollups.iter().enumerate() {
-        if theirs.rollups.iter().any(|other| other.name == rollup.name) {
+        let is_other = |other: &Rollup| other.name == rollup.name && (other != rollup || mine.target != theirs.target);
+        if theirs.rollups.iter().any(is_other) {
             let at = [Key("load"), Key("rollups"), Index(index), Key("name")];
-            let help =
-                format!("{elsewhere} has it; each is a table of its own, and one is enough for all that fill a fact");
-            report.add(&at, format!("there are two rollups `{}`", rollup.name), help);
+            let help = format!(
+                "{elsewhere} has it; a rollup is one table, so those of one name must be the same, of one fact"
+            );
+            report.add(&at, format!("rollup `{}` is another one elsewhere", rollup.name), help);
         }
     }
     if mine.target != theirs.target {

@@ -9,6 +9,9 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLoad {
+    /// `all` (the default), or SQL over the staged columns: `amount > 100 AND source <> 'test'`. Rows that it is not true of stay
+    /// in the lake.
+    pub(super) rows: Option<String>,
     /// Aggregates of the fact, kept exactly with every load.
     #[serde(default)]
     pub(super) rollups: Vec<RawRollup>,

@@ -49,6 +49,8 @@ pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
     parts.extend(sql.map(|sql| json!(["sql", sql])));
+    let rows = connector.warehouse.as_ref().and_then(|warehouse| warehouse.rows.as_ref());
+    parts.extend(rows.map(|sql| json!(["rows", sql])));
     let staging = &connector.staging;
     if !staging.sort_by.is_empty() || !staging.bloom_filter.is_empty() || !staging.page_index {
         parts.push(json!(["staging", staging.sort_by, staging.bloom_filter, staging.page_index]));

@@ -70,12 +70,42 @@ a.yaml:11:3: only a fact has rollups
 }
 
 #[test]
-fn two_rollups_of_one_name_are_refused_across_connectors() {
-    let other = SOUND.replace("orders", "sales");
-    insta::assert_snapshot!(load_texts(&[("a.yaml", SOUND), ("b.yaml", &other)]).expect_err("the same name"), @r#"
-b.yaml:12:13: there are two rollups `by_user`
-  help: a.yaml has it; each is a table of its own, and one is enough for all that fill a fact
+fn rollups_of_one_name_are_the_same_of_one_fact() {
+    let elsewhere = |from: &str, to: &str| {
+        let other = SOUND.replace("name: orders", "name: sales").replace("prefix: orders/", "prefix: sales/");
+        assert_eq!(other.matches(from).count(), 1, "{from}");
+        load_texts(&[("a.yaml", SOUND), ("b.yaml", &other.replace(from, to))]).err().unwrap_or_default()
+    };
+    assert_eq!(elsewhere("sum(amount)", "sum(amount)"), "");
+    insta::assert_snapshot!(elsewhere("sum(amount)", "max(amount)"), @r#"
+b.yaml:12:13: rollup `by_user` is another one elsewhere
+  help: a.yaml has it; a rollup is one table, so those of one name must be the same, of one fact
 "#);
+    assert!(elsewhere("fact_orders", "fact_sales").contains("another one elsewhere"));
+}
+
+#[test]
+fn rows_are_filtered_by_sql_that_depends_on_the_row_alone() {
+    let of = |rows: &str| load_texts(&[("a.yaml", &SOUND.replace("load:\n", &format!("load:\n  rows: {rows}\n")))]);
+    let rows = |rows: &str| of(rows).expect("sound").all[0].warehouse.as_ref().expect("loaded").rows.clone();
+    assert_eq!(rows("all"), None);
+    assert_eq!(rows("\"amount > 5 AND user_id <> 'test'\"").as_deref(), Some("amount > 5 AND user_id <> 'test'"));
+    let revision = |rows: &str| of(rows).expect("sound").all[0].revision.clone();
+    assert_eq!(revision("all"), load_texts(&[("a.yaml", SOUND)]).expect("sound").all[0].revision);
+    assert_ne!(revision("amount > 5"), revision("amount > 6"));
+    let refused = [
+        ("none", "a.yaml:11:9: a connector that loads no rows has no place in the warehouse"),
+        ("amont > 5", "a.yaml:11:9: there is no column `amont`"),
+        ("amount", "a.yaml:11:9: the expression gives"),
+        ("occurred_at > now()", "a.yaml:11:9: `now()` gives another value tomorrow"),
+    ];
+    for (rows, told) in refused {
+        let found = of(rows).err().unwrap_or_default();
+        assert!(found.starts_with(told), "{rows}: {found}");
+    }
+    let nowhere = SOUND.split_once("warehouse:").expect("in it").0.to_owned() + "load: {rows: amount > 5}\n";
+    let found = load_texts(&[("a.yaml", &nowhere)]).expect_err("loads nothing");
+    assert!(found.starts_with("a.yaml:9:8: nothing is loaded without `warehouse`"), "{found}");
 }
 
 fn fields() -> Vec<Field> {

@@ -68,6 +68,7 @@ mod table_rows;
 mod touched;
 mod transaction;
 mod unchanged;
+mod wanted;
 mod warehouse_table;
 
 use std::collections::btree_map::Entry;
@@ -87,6 +88,7 @@ use self::plan::{LoadTable, TablePlan};
 use self::rollups::Rollup;
 use self::rows::{Converted, PreparedRows, SourceRows, convert_rows};
 use self::seal::SealPlan;
+use self::wanted::Wanted;
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::client::postgres;
 use crate::config::{Connector, Connectors};
@@ -182,6 +184,8 @@ pub struct Loader {
     warehouse: Pool,
     /// By the connector's name.
     plans: HashMap<String, Arc<TablePlan>>,
+    /// Likewise, of those that do not load all their rows.
+    wanted: HashMap<String, Arc<Wanted>>,
     /// Dimensions first, then by name.
     tables: Vec<LoadTable>,
     known_days: KnownDays,
@@ -234,6 +238,7 @@ impl Loader {
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
         let (mut checked, mut seals, mut rollups) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut filters = HashMap::new();
         let mut load_tables: BTreeMap<(bool, String), LoadTable> = BTreeMap::new();
         for (connector, target) in wanted {
             let plan = TablePlan::new(connector, target, &tables)?;
@@ -245,6 +250,9 @@ impl Loader {
                     return Err(mismatch(format!("another connector names the rows of {} otherwise", table.name)));
                 }
                 entry => _ = entry.or_insert(table),
+            }
+            if let Some(filter) = Wanted::new(connector)? {
+                filters.insert(connector.name.clone(), Arc::new(filter));
             }
             for rollup in &target.rollups {
                 rollups.push(Rollup::new(rollup, &plan, &tables[&plan.table]).map_err(mismatch)?);
@@ -266,12 +274,26 @@ impl Loader {
         Ok(Self {
             warehouse,
             plans,
+            wanted: filters,
             tables: tables.collect(),
             known_days: KnownDays::default(),
             known_members: KnownMembers::default(),
             seals,
             expected: Expected::default(),
         })
+    }
+
+    /// The rows of a connector that are to be loaded; the others stay in the lake.
+    pub async fn wanted(&self, connector: &str, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, LoadError> {
+        let Some(filter) = self.wanted.get(connector) else { return Ok(rows) };
+        let (filter, count) = (Arc::clone(filter), |rows: &[RecordBatch]| rows.iter().map(RecordBatch::num_rows).sum());
+        let given: usize = count(&rows);
+        let work = move || rows.iter().map(|rows| filter.filter(rows)).collect::<Result<Vec<_>, _>>();
+        let wanted = tokio::task::spawn_blocking(work).await.map_err(LoadError::Prepare)??;
+        let kept: usize = count(&wanted);
+        let table = self.plans.get(connector).map_or("", |plan| plan.table.as_str());
+        metrics().rows_loaded.with_label_values(&[table, "not_wanted"]).inc_by((given - kept) as u64);
+        Ok(wanted)
     }
 
     /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked. Rows

@@ -103,10 +103,10 @@ pub(super) fn recompute(rollup: &Rollup, number: usize) -> String {
 }
 
 /// Makes the table from all rows of the fact, described and indexed.
-pub(super) fn build(rollup: &Rollup, drop: bool) -> String {
+pub(super) fn build(rollup: &Rollup) -> String {
     let table = table_name(&rollup.name);
     let columns = key(rollup, "");
-    let mut sql = if drop { format!("DROP TABLE IF EXISTS {table};\n") } else { String::new() };
+    let mut sql = format!("DROP TABLE IF EXISTS {table};\n");
     sql.push_str(&format!(
         "CREATE TABLE {table} AS {};\n\
          ALTER TABLE {table} ALTER COLUMN {cell} SET NOT NULL, ALTER COLUMN row_count SET NOT NULL,\n\

@@ -141,7 +141,7 @@ async fn make(transaction: &Transaction<'_>, rollup: &Rollup) -> Result<(), Load
         let index = time_index_if_missing(partition.get(0), &rollup.time);
         transaction.batch_execute(&index).await.map_err(failed())?;
     }
-    transaction.batch_execute(&rollup_sql::build(rollup, found.is_some())).await.map_err(failed())?;
+    transaction.batch_execute(&rollup_sql::build(rollup)).await.map_err(failed())?;
     let grants = include_str!("sql/grant_rollup.sql").replace("$1", &table_name(&rollup.name));
     transaction.batch_execute(&grants).await.map_err(failed())?;
     let definition = serde_json::to_string(rollup).expect("texts and lists are JSON");

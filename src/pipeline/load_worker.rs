@@ -185,6 +185,7 @@ impl LoadWorker {
                 continue;
             };
             let batches = read_file(&self.lake, &self.lake_bucket, &file).await?;
+            let batches = self.loader.wanted(&file.connector, batches).await?;
             let part = parts.entry(file.connector.clone()).or_insert_with(|| LoadPart {
                 connector: Arc::clone(connector),
                 batches: Vec::new(),

@@ -23,6 +23,7 @@ mod objects;
 mod operations;
 mod owner;
 mod parking;
+mod partly;
 mod pipeline;
 mod poison;
 mod positions;

@@ -24,6 +24,12 @@ impl EndState {
         state
     }
 
+    /// Of a warehouse that is as it must be.
+    pub(super) async fn checked(world: &World) -> Self {
+        check(&world.warehouse().await).await;
+        Self::of(world).await
+    }
+
     fn add(&mut self, row: String) {
         *self.0.entry(row).or_insert(0) += 1;
     }
@@ -54,7 +60,6 @@ impl EndState {
         const DIMENSION: &str = "SELECT (to_jsonb(d) - '{user_key,product_key,_source,_offset,_record,_row,_object_time,_object_hash}'::text[])::text
               FROM warehouse.TABLE d WHERE NOT inferred";
         let client = world.warehouse().await;
-        check(&client).await;
         let rows = client.query("SELECT r::text FROM warehouse.rollup_revenue_hourly r", &[]).await;
         for row in rows.expect("the warehouse answers") {
             self.add(format!("rollup_revenue_hourly {}", row.get::<_, String>(0)));

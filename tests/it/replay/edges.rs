@@ -50,11 +50,11 @@ async fn rows_of_raw_objects_that_are_gone_are_carried_over() {
     let world = world().await;
     produce_onto(&world, small(&world, 1), &[0]).await;
     run_until_settled(&world).await;
-    let (before, letters) = (EndState::of(&world).await, dead_letters(&world).await);
+    let (before, letters) = (EndState::checked(&world).await, dead_letters(&world).await);
     let gone = delete_raw(&world, 3).await as i64;
     reset(&world, &world.notifications, &["--to-earliest"]).await;
     run_until_settled(&world).await;
-    EndState::of(&world).await.assert_equals(&before, "a third of the raw objects is gone");
+    EndState::checked(&world).await.assert_equals(&before, "a third of the raw objects is gone");
     assert_eq!(dead_letters(&world).await, letters);
     let carried = "SELECT coalesce(sum(item_count), 0)::bigint FROM catalog.outcome_count JOIN catalog.micro_batch USING (micro_batch_id)
                     WHERE state = 'live' AND ledger = 'objects' AND outcome = 'carried'";
@@ -68,7 +68,7 @@ async fn rows_of_messages_that_are_gone_are_carried_over_and_the_rest_is_read_ag
     let world = world().await;
     produce_onto(&world, small(&world, 1), &[0]).await;
     run_until_settled(&world).await;
-    let (before, letters) = (EndState::of(&world).await, dead_letters(&world).await);
+    let (before, letters) = (EndState::checked(&world).await, dead_letters(&world).await);
     // in the middle of the second micro-batch of eight offsets
     let file = world.folder.join("delete.json");
     let topic = &world.notifications;
@@ -77,7 +77,7 @@ async fn rows_of_messages_that_are_gone_are_carried_over_and_the_rest_is_read_ag
     world.stack.kafka(&["delete-records", "--offset-json-file", &file.display().to_string()]);
     reset(&world, topic, &["--to-earliest"]).await;
     run_until_settled(&world).await;
-    EndState::of(&world).await.assert_equals(&before, "the log begins in the middle of a micro-batch");
+    EndState::checked(&world).await.assert_equals(&before, "the log begins in the middle of a micro-batch");
     assert_eq!(dead_letters(&world).await, letters);
     let carried =
         "SELECT sum(item_count)::bigint FROM catalog.outcome_count JOIN catalog.micro_batch USING (micro_batch_id)
@@ -92,14 +92,14 @@ async fn what_cannot_be_rebuilt_stays_as_it_is() {
     let world = world().await;
     produce_onto(&world, small(&world, 1), &[0]).await;
     run_until_settled(&world).await;
-    let before = EndState::of(&world).await;
+    let before = EndState::checked(&world).await;
     delete_raw(&world, 1).await;
     world.edit_connectors(|text| {
         text.replace("schema:\n", "schema:\n  - {name: brand_new, type: utf8, required: true}\n")
     });
     reset(&world, &world.notifications, &["--to-earliest"]).await;
     run_until_settled(&world).await;
-    EndState::of(&world).await.assert_equals(&before, "nothing can be rebuilt");
+    EndState::checked(&world).await.assert_equals(&before, "nothing can be rebuilt");
     assert_eq!(count(&world, "SELECT count(*) FROM catalog.micro_batch WHERE state = 'dead'").await, 0);
     assert_eq!(count(&world, "SELECT count(*) FROM catalog.replay WHERE ended_as = 'finished'").await, 1);
     assert!(world.logs().contains("the old micro-batch stays as it is"), "{}", world.logs());
@@ -154,10 +154,10 @@ async fn a_catalog_restored_from_a_backup_reads_again_what_it_does_not_know() {
     let dump = world.dump_catalog();
     produce_onto(&world, ProducePlan { datasets: vec![Dataset::Events], ..small(&world, 2) }, &[0]).await;
     run_until_settled(&world).await;
-    let before = EndState::of(&world).await;
+    let before = EndState::checked(&world).await;
     world.restore_catalog(&dump).await;
     // sweeps first, at its start: files that this catalog does not know
     run_until_settled(&world).await;
     world.assert_books_balance().await;
-    EndState::of(&world).await.assert_equals(&before, "the catalog was restored");
+    EndState::checked(&world).await.assert_equals(&before, "the catalog was restored");
 }

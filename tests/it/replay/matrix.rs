@@ -98,19 +98,19 @@ impl Cell {
         let middle = positions(&self.world).await;
         self.produce(2, second).await;
         run_until_settled(&self.world).await;
-        let before = EndState::of(&self.world).await;
+        let before = EndState::checked(&self.world).await;
         self.change_transform();
         self.order_replay(&middle).await;
         self.disturb(&middle).await;
         run_until_settled(&self.world).await;
-        let after = EndState::of(&self.world).await;
+        let after = EndState::checked(&self.world).await;
         if self.transform != Transform::Same {
             assert_ne!(before, after, "the replay changed nothing");
         }
         self.world.assert_books_balance().await;
         check_lake(&self.world).await;
         run_until_settled(&self.fresh).await;
-        after.assert_equals(&EndState::of(&self.fresh).await, &self.name());
+        after.assert_equals(&EndState::checked(&self.fresh).await, &self.name());
     }
 
     async fn order_replay(&self, middle: &[i64]) {

@@ -80,7 +80,7 @@ async fn a_damaged_warehouse_is_mended_and_an_order_that_crashed_halfway_is_harm
     assert!(reload(&world, &[]).starts_with(&format!("{batches} micro-batches with ")));
     assert_eq!(world.sluice(&["settled"]).status.code(), Some(1), "it waits for a loader");
     load_until_settled(&world).await;
-    EndState::of(&world).await.assert_equals(&before, "reloaded");
+    EndState::checked(&world).await.assert_equals(&before, "reloaded");
     assert_eq!(shadow(&world).await, losers);
     world.assert_verified().await;
     let state = "SELECT count(*) FILTER (WHERE stale), count(*) FROM warehouse.load_state";
