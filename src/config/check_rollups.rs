@@ -2,6 +2,7 @@
 
 use super::check_columns::{Columns, NAME_BYTES_MAX};
 use super::check_connector::{Report, is_name};
+use super::connector::DimensionLink;
 use super::error::{ConfigError, did_you_mean};
 use super::expression::place_inside;
 use super::raw_load::{RawRollup, RawRollupGrain};
@@ -119,7 +120,7 @@ impl Check<'_, '_> {
                 FieldType::Utf8 | FieldType::Uuid | FieldType::Int32 | FieldType::Int64 | FieldType::Boolean
             )
         };
-        let keys: Vec<String> = self.warehouse.dimensions.iter().map(|link| link.member_key()).collect();
+        let keys: Vec<String> = self.warehouse.dimensions.iter().map(DimensionLink::member_key).collect();
         if keys.iter().any(|key| key == name) {
             return;
         }

@@ -108,7 +108,7 @@ mod tests {
     };
 
     fn csv(delimiter: u8, has_header: bool) -> Format {
-        Format::Csv(CsvDialect { delimiter, has_header, ..CsvDialect::default() })
+        Format::Csv(CsvDialect { has_header, delimiter, ..CsvDialect::default() })
     }
 
     #[test]

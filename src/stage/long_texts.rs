@@ -116,7 +116,7 @@ mod tests {
     fn rows(connector: &Connector, offset: i64, row_count: usize) -> OriginRows {
         let rows = 0..row_count;
         let sources: StringArray = rows.clone().map(|row| Some(format!("{:0100}", row * 7 % 3))).collect();
-        let note = |row: usize| (row % 11 > 0).then(|| format!("\"{}\"", "ö".repeat(row * 31 % 150)));
+        let note = |row: usize| (!row.is_multiple_of(11)).then(|| format!("\"{}\"", "ö".repeat(row * 31 % 150)));
         let notes: StringArray = rows.clone().map(note).collect();
         let times = rows.clone().map(|row| (row as i64 % 5) * 1_800_000);
         let times = TimestampMillisecondArray::from_iter_values(times).with_timezone(crate::config::UTC);

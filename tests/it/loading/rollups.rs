@@ -140,8 +140,7 @@ async fn masked_rows_do_not_count_and_count_again_when_the_mask_goes() {
         mask_rev: 1,
         ..warehouse.batch(1, SEEN_AT, &[("transactions", &[at(1, "1.00", 1)])])
     };
-    let masking =
-        async || Ok(Some(LiveBatch { mask_rev: 1, masked: [(1, 0)].into_iter().collect(), ..LiveBatch::default() }));
+    let masking = async || Ok(Some(LiveBatch { mask_rev: 1, masked: [(1, 0)].into_iter().collect() }));
     let outcome = warehouse.loader.load(&masked, masking).await.expect("loads");
     assert!(matches!(outcome, LoadOutcome::Loaded(_)), "{outcome:?}");
     assert_eq!(warehouse.cells().await, ["2309 EUR web 2.00 2.00 1 1 1"]);

@@ -7,6 +7,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use sluice_loadtest::FileFormat;
 
 use super::compare::published;
 use crate::stack::World;
@@ -49,6 +50,8 @@ async fn lake_rows(world: &World) -> Rows {
     let mut rows = Rows::new();
     for (key, bytes) in published(world).await {
         let dataset = key.split('/').nth(1).expect("below data/");
+        // those read from other formats fill the same tables
+        let dataset = FileFormat::dataset(dataset).map_or(dataset.to_owned(), |dataset| dataset.to_string());
         let Some((_, table, newer_by)) = DATASETS.into_iter().find(|(name, ..)| *name == dataset) else { continue };
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("Parquet").build().expect("Parquet");
         for batch in reader {
