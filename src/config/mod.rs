@@ -30,6 +30,7 @@ mod load_connectors;
 mod load_settings;
 #[cfg(test)]
 mod load_texts;
+mod predicate;
 mod quantity;
 mod query;
 mod raw_clean;
@@ -58,6 +59,7 @@ pub use json_path::{JsonPath, PathStep};
 pub use json_schema::SchemaKind;
 pub use load_connectors::{load_connectors, load_project};
 pub use load_settings::{Need, Override};
+pub use predicate::Predicate;
 pub use query::{InputRows, PLACE_COLUMN, QueryError, QueryPlan, plan_query};
 pub use rollup::{Rollup, RollupAggregate, RollupGrain};
 pub use settings::*;

@@ -194,7 +194,7 @@ impl Append<'_> {
     }
 
     async fn ask(&self, partition: &str, winners: &Range<usize>, held: &mut BTreeSet<usize>) -> Result<(), LoadError> {
-        let sql = reconcile_sql::find_held(self.table, partition, &self.table.identity_types);
+        let sql = reconcile_sql::find_held(self.table, partition);
         let keys = self.rows.keys(winners);
         let parameters: Vec<&(dyn ToSql + Sync)> = keys.iter().map(|key| &**key as &(dyn ToSql + Sync)).collect();
         let failed = gone_or(format!("look for keys in {}", self.table.name));

@@ -38,17 +38,28 @@ pub(super) fn copy_in(into: &str, columns: &[String]) -> String {
 }
 
 /// Which of the keys, given as an array for each column, a day's partition (or the whole table) holds: their places, from 1.
-pub(super) fn find_held(table: &LoadTable, partition: &str, types: &[&str]) -> String {
-    let arrays: Vec<String> = types.iter().enumerate().map(|(n, sql)| format!("${}::{sql}[]", n + 1)).collect();
-    let keys: Vec<String> = (0..types.len()).map(|n| format!("k{n}")).collect();
-    let same: Vec<String> =
-        table.identity.iter().enumerate().map(|(n, column)| format!("t.{} = k.k{n}", quoted(column))).collect();
-    format!(
-        "SELECT k.n FROM unnest({}) WITH ORDINALITY AS k ({}, n) JOIN {partition} t ON {}",
-        arrays.join(", "),
-        keys.join(", "),
-        same.join(" AND ")
-    )
+pub(super) fn find_held(table: &LoadTable, partition: &str) -> String {
+    let Keys { arrays, names, same } = keys(table, "t");
+    format!("SELECT k.n FROM unnest({arrays}) WITH ORDINALITY AS k ({names}, n) JOIN {partition} t ON {same}")
+}
+
+/// Keys as parameters, an array for each column of the identity.
+struct Keys {
+    arrays: String,
+    names: String,
+    /// That a row of that alias has the key.
+    same: String,
+}
+
+fn keys(table: &LoadTable, alias: &str) -> Keys {
+    let listed = |of: &dyn Fn(usize) -> String, between: &str| {
+        (0..table.identity.len()).map(of).collect::<Vec<_>>().join(between)
+    };
+    Keys {
+        arrays: listed(&|n| format!("${}::{}[]", n + 1, table.identity_types[n]), ", "),
+        names: listed(&|n| format!("k{n}"), ", "),
+        same: listed(&|n| format!("{alias}.{} = k.k{n}", quoted(&table.identity[n])), " AND "),
+    }
 }
 
 /// For a look by alias `f`: rows of the table that meet one of the micro-batch.
@@ -63,18 +74,8 @@ pub(super) fn promoted_rows(table: &LoadTable) -> String {
 
 /// Likewise: rows of the keys that are given as an array for each column.
 pub(super) fn rows_of_keys(table: &LoadTable) -> String {
-    let arrays: Vec<String> =
-        table.identity_types.iter().enumerate().map(|(n, sql)| format!("${}::{sql}[]", n + 1)).collect();
-    let keys: Vec<String> = (0..arrays.len()).map(|n| format!("k{n}")).collect();
-    let same: Vec<String> =
-        table.identity.iter().enumerate().map(|(n, column)| format!("f.{} = k.k{n}", quoted(column))).collect();
-    format!(
-        "unnest({}) AS k ({}) JOIN {} f ON {}",
-        arrays.join(", "),
-        keys.join(", "),
-        table_name(&table.name),
-        same.join(" AND ")
-    )
+    let Keys { arrays, names, same } = keys(table, "f");
+    format!("unnest({arrays}) AS k ({names}) JOIN {} f ON {same}", table_name(&table.name))
 }
 
 /// How many rows of the range the table or its shadow holds, and how many of them the micro-batch makes again, exactly.

@@ -6,26 +6,23 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::prelude::SessionContext;
 
 use super::error::LoadError;
-use crate::config::{Connector, RESCUED_COLUMN};
+use crate::config::{Connector, Predicate, RESCUED_COLUMN};
 
 /// A filter ready to run.
 #[derive(Debug)]
 pub(super) struct Wanted {
     connector: String,
-    expr: Arc<dyn PhysicalExpr>,
+    predicate: Predicate,
     /// What it is planned over: the connector's columns, without lineage.
     schema: SchemaRef,
 }
@@ -38,8 +35,8 @@ impl Wanted {
         };
         let planned = plan(connector, sql)
             .map_err(|source| LoadError::Filter { connector: connector.name.clone(), source: Box::new(source) })?;
-        let (expr, schema) = planned;
-        Ok(Some(Self { connector: connector.name.clone(), expr, schema }))
+        let (predicate, schema) = planned;
+        Ok(Some(Self { connector: connector.name.clone(), predicate, schema }))
     }
 
     /// The rows that it is true of, with all their columns.
@@ -55,31 +52,11 @@ impl Wanted {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let seen =
             RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(failed(""))?;
-        filter_record_batch(rows, &self.holds(&seen)).map_err(failed(""))
-    }
-
-    /// Null, too, where it cannot be told.
-    fn holds(&self, rows: &RecordBatch) -> BooleanArray {
-        match self.evaluate(rows) {
-            Ok(holds) => holds,
-            // Arrow fails a batch as a whole: find the rows that are to blame.
-            Err(_) => (0..rows.num_rows())
-                .map(|row| match self.evaluate(&rows.slice(row, 1)) {
-                    Ok(holds) => holds.is_valid(0).then(|| holds.value(0)),
-                    Err(_) => None,
-                })
-                .collect(),
-        }
-    }
-
-    fn evaluate(&self, rows: &RecordBatch) -> Result<BooleanArray, DataFusionError> {
-        let holds = self.expr.evaluate(rows)?.into_array(rows.num_rows())?;
-        let is_boolean = holds.as_boolean_opt().cloned();
-        is_boolean.ok_or_else(|| DataFusionError::Plan(format!("it gives {}, not a boolean", holds.data_type())))
+        filter_record_batch(rows, &self.predicate.holds(&seen)).map_err(failed(""))
     }
 }
 
-fn plan(connector: &Connector, sql: &str) -> Result<(Arc<dyn PhysicalExpr>, SchemaRef), DataFusionError> {
+fn plan(connector: &Connector, sql: &str) -> Result<(Predicate, SchemaRef), DataFusionError> {
     let lake = connector.lake_schema();
     let is_own = |name: &str| connector.field(name).is_some() || (connector.rescues() && name == RESCUED_COLUMN);
     // of another schema's file a column may be missing
@@ -87,14 +64,7 @@ fn plan(connector: &Connector, sql: &str) -> Result<(Arc<dyn PhysicalExpr>, Sche
     let schema =
         Arc::new(Schema::new(fields.map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
     let named = DFSchema::try_from(Arc::clone(&schema))?;
-    let context = SessionContext::new();
-    let expr = context.create_physical_expr(context.parse_sql_expr(sql, &named)?, &named)?;
-    // arithmetic whose overflow is an error, not another number
-    let refusing = expr.transform_up(|expr| {
-        let Some(binary) = expr.downcast_ref::<BinaryExpr>() else { return Ok(Transformed::no(expr)) };
-        Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>))
-    });
-    Ok((refusing?.data, schema))
+    Ok((Predicate::plan(&SessionContext::new(), sql, &named)?, schema))
 }
 
 /// The lake's column as the filter was planned for; null where its file is older than the column.
@@ -112,7 +82,7 @@ fn as_planned(rows: &RecordBatch, field: &Field) -> Result<ArrayRef, ArrowError>
 mod tests {
     use std::path::Path;
 
-    use arrow::array::{Decimal128Array, Int32Array, StringArray};
+    use arrow::array::{Array, AsArray, Decimal128Array, Int32Array, StringArray};
     use arrow::datatypes::{DataType, Int32Type};
 
     use super::*;

@@ -118,6 +118,9 @@ impl FileSeries {
     fn close(&mut self, file: OpenFile) -> Result<(), ParquetError> {
         let time = |ms| DateTime::<Utc>::from_timestamp_millis(ms);
         let label = self.label.clone();
+        let mut bytes = file.writer.into_inner()?;
+        // it has grown by doubling, and is held until it is uploaded, as are a thousand others
+        bytes.shrink_to_fit();
         self.files.push(StagedFile {
             file_id: Uuid::now_v7(),
             kind: label.kind,
@@ -129,7 +132,7 @@ impl FileSeries {
             row_count: file.row_count,
             event_time_min: file.event_time_ms.and_then(|(min, _)| time(min)),
             event_time_max: file.event_time_ms.and_then(|(_, max)| time(max)),
-            bytes: Bytes::from(file.writer.into_inner()?),
+            bytes: Bytes::from(bytes),
         });
         Ok(())
     }

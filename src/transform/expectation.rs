@@ -3,19 +3,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray};
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::Array;
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DFSchema;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::prelude::SessionContext;
 
 use super::TransformError;
 use super::tally::Tallies;
-use crate::config::{Check, CheckStage, Connector, OnFail, ROW_COLUMN};
+use crate::config::{Check, CheckStage, Connector, OnFail, Predicate, ROW_COLUMN};
 
 /// Of a row, after all expectations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +31,11 @@ struct Planned {
     name: String,
     sql: String,
     on_fail: OnFail,
-    expr: Arc<dyn PhysicalExpr>,
+    predicate: Predicate,
 }
 
 #[derive(Debug)]
 pub(super) struct Expectations(Vec<Planned>);
-
-/// Arithmetic whose overflow is an error, not another number.
-fn refusing_overflow(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
-    let refusing = expr.transform_up(|expr| {
-        let Some(binary) = expr.downcast_ref::<BinaryExpr>() else { return Ok(Transformed::no(expr)) };
-        Ok(Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as Arc<dyn PhysicalExpr>))
-    });
-    Ok(refusing?.data)
-}
 
 impl Expectations {
     pub(super) fn new(connector: &Arc<Connector>) -> Result<Self, TransformError> {
@@ -65,12 +53,7 @@ impl Expectations {
         let plan = |stage: CheckStage, sql: &str| {
             let schema = if stage == CheckStage::AfterDecode { &decoded } else { &transformed };
             let schema = schema.as_ref().map_err(|error| DataFusionError::Plan(error.to_string()))?;
-            let expr = context.create_physical_expr(context.parse_sql_expr(sql, schema)?, schema)?;
-            let expr = refusing_overflow(expr)?;
-            match expr.data_type(schema.as_arrow())? {
-                DataType::Boolean => Ok(expr),
-                other => Err(DataFusionError::Plan(format!("it gives {other}, not a boolean"))),
-            }
+            Predicate::plan(&context, sql, schema)
         };
         let of_rows =
             connector.expectations.iter().enumerate().filter_map(|(index, expectation)| match &expectation.check {
@@ -78,7 +61,7 @@ impl Expectations {
                 _ => None,
             });
         let planned = of_rows.map(|(index, expectation, sql)| {
-            let expr = plan(expectation.stage, sql).map_err(|source| TransformError::Plan {
+            let predicate = plan(expectation.stage, sql).map_err(|source| TransformError::Plan {
                 connector: connector.name.clone(),
                 expectation: expectation.name.clone(),
                 source: Box::new(source),
@@ -89,7 +72,7 @@ impl Expectations {
                 name: expectation.name.clone(),
                 sql: sql.clone(),
                 on_fail: expectation.on_fail,
-                expr,
+                predicate,
             })
         });
         Ok(Self(planned.collect::<Result<_, TransformError>>()?))
@@ -104,7 +87,7 @@ impl Expectations {
         let mut fates = vec![Fate::Passed; rows.num_rows()];
         let mut seen = rows.num_rows();
         for (index, planned) in self.0.iter().enumerate().filter(|(_, planned)| planned.stage == stage) {
-            let holds = planned.holds(rows);
+            let holds = planned.predicate.holds(rows);
             if holds.true_count() == holds.len() {
                 tallies.count(planned.index, seen, 0);
                 continue;
@@ -132,29 +115,5 @@ impl Expectations {
     pub(super) fn detail(&self, expectation: usize) -> String {
         let planned = &self.0[expectation];
         format!("expectation `{}` failed: {}", planned.name, planned.sql)
-    }
-}
-
-impl Planned {
-    /// Null, too, where it cannot be told.
-    fn holds(&self, rows: &RecordBatch) -> BooleanArray {
-        match self.evaluate(rows) {
-            Ok(holds) => holds,
-            // Arrow fails a batch as a whole: find the rows that are to blame.
-            Err(_) => (0..rows.num_rows())
-                .map(|row| match self.evaluate(&rows.slice(row, 1)) {
-                    Ok(holds) => holds.is_valid(0).then(|| holds.value(0)),
-                    Err(_) => None,
-                })
-                .collect(),
-        }
-    }
-
-    fn evaluate(&self, rows: &RecordBatch) -> Result<BooleanArray, DataFusionError> {
-        let holds = self.expr.evaluate(rows)?.into_array(rows.num_rows())?;
-        match holds.as_boolean_opt() {
-            Some(holds) => Ok(holds.clone()),
-            None => Err(DataFusionError::Plan(format!("gives {}, not a boolean", holds.data_type()))),
-        }
     }
 }
