@@ -23,7 +23,7 @@ pub struct SealArgs {
 pub async fn run(settings: &SettingsArgs, args: &SealArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(&[Need::Warehouse])?;
     let warehouse = postgres::pool(&settings.warehouse, "seal")?;
-    let loader = Loader::new(warehouse, &connectors).await?;
+    let loader = Loader::for_sealing(warehouse, &connectors).await?;
     if let Some(fact) = args.fact.as_deref().filter(|fact| loader.facts().all(|known| known != *fact)) {
         let known: Vec<&str> = loader.facts().collect();
         eprintln!("error: no connector fills `{fact}`; connectors fill {}", known.join(", "));

@@ -15,12 +15,12 @@ use sha2::{Digest as _, Sha256};
 pub(super) struct Digest(u128);
 
 impl Digest {
-    /// Of rows for a table, their lineage among their columns.
-    pub(super) fn of(table: &str, rows: &RecordBatch) -> Result<Self, ArrowError> {
+    /// Of rows for a table, their lineage among their columns. `shape`: what else decides which values the table gets.
+    pub(super) fn of(table: &str, shape: &str, rows: &RecordBatch) -> Result<Self, ArrowError> {
         let schema = rows.schema();
         let mut head = Sha256::new();
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        for name in [table].into_iter().chain(names) {
+        for name in [table, shape].into_iter().chain(names) {
             head.update((name.len() as u64).to_le_bytes());
             head.update(name);
         }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     fn digest(of: &[(i64, Option<String>)]) -> Digest {
-        Digest::of("fact", &rows("key", of)).expect("plain types")
+        Digest::of("fact", "", &rows("key", of)).expect("plain types")
     }
 
     proptest! {
@@ -89,8 +89,9 @@ mod tests {
     #[test]
     fn the_table_and_the_names_of_columns_count() {
         let of = [(1, Some("a".to_owned()))];
-        assert_ne!(Digest::of("other", &rows("key", &of)).expect("plain types"), digest(&of));
-        assert_ne!(Digest::of("fact", &rows("key2", &of)).expect("plain types"), digest(&of));
+        assert_ne!(Digest::of("other", "", &rows("key", &of)).expect("plain types"), digest(&of));
+        assert_ne!(Digest::of("fact", "", &rows("key2", &of)).expect("plain types"), digest(&of));
+        assert_ne!(Digest::of("fact", "another link", &rows("key", &of)).expect("plain types"), digest(&of));
         assert_ne!(digest(&[(1, None)]), digest(&[(1, Some(String::new()))]));
     }
 }

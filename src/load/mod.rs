@@ -122,6 +122,11 @@ impl BatchToLoad {
         let parts = self.parts.iter().filter(|part| part.connector.warehouse.is_some());
         parts.flat_map(|part| &part.batches).map(|rows| rows.num_rows() as i64).sum()
     }
+
+    /// What its rows hold.
+    pub fn memory_bytes(&self) -> usize {
+        self.parts.iter().flat_map(|part| &part.batches).map(RecordBatch::get_array_memory_size).sum()
+    }
 }
 
 /// Rows of one connector.
@@ -225,8 +230,17 @@ struct PreparedPart {
 }
 
 impl Loader {
-    /// Compares every connector that has a warehouse table with that table.
+    /// Compares every connector that has a warehouse table with that table, and makes rollups that are new or changed.
     pub async fn new(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
+        Self::checked(warehouse, connectors, true).await
+    }
+
+    /// The same, but rollups stay as they are.
+    pub async fn for_sealing(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
+        Self::checked(warehouse, connectors, false).await
+    }
+
+    async fn checked(warehouse: Pool, connectors: &Connectors, makes_rollups: bool) -> Result<Self, LoadError> {
         let mut client = postgres::get(&warehouse).await.map_err(LoadError::Connect)?;
         let row = client.query_one("SHOW server_encoding", &[]).await.map_err(LoadError::query("read the encoding"))?;
         let found: String = row.get(0);
@@ -260,7 +274,8 @@ impl Loader {
             SealPlan::add(&mut seals, &plan);
             checked.push(plan);
         }
-        let grouped = rollups::ensure(&mut client, &rollups).await?;
+        let made = if makes_rollups { &rollups[..] } else { &[] };
+        let grouped = rollups::ensure(&mut client, made).await?;
         drop(client);
         for (fact, seal) in &mut seals {
             seal.index_time = grouped.contains_key(fact);

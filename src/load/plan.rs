@@ -139,6 +139,14 @@ impl TablePlan {
         self.key.iter().map(String::as_str).chain(self.time()).collect()
     }
 
+    /// Which of its columns the table takes, and how members are found: what the rows alone do not tell of the values that stand
+    /// in it.
+    pub(super) fn shape(&self) -> String {
+        let columns: Vec<(&str, bool)> =
+            self.columns.iter().map(|column| (column.name.as_str(), column.loaded)).collect();
+        format!("{columns:?} {:?}", self.links())
+    }
+
     /// A fact's event time.
     pub(super) fn time(&self) -> Option<&str> {
         match &self.kind {

@@ -124,6 +124,8 @@ pub(super) async fn ensure(
 /// With no load of the fact under way.
 async fn make(transaction: &Transaction<'_>, rollup: &Rollup) -> Result<(), LoadError> {
     let failed = || LoadError::query(format!("make {} from {}", rollup.name, rollup.fact));
+    // it takes what it takes: to end it halfway would only begin it anew
+    transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(failed())?;
     for shard in 0..SHARD_COUNT as u8 {
         let lock = shard_lock(&rollup.fact, shard);
         let sql = "SELECT pg_advisory_xact_lock($1, $2)";

@@ -59,7 +59,7 @@ impl PreparedRows {
     fn add_to_digest(&mut self, plan: &TablePlan, source: &SourceRows, rows: &RecordBatch) -> Result<(), LoadError> {
         let failed = |source| LoadError::Column { connector: plan.connector.clone(), column: String::new(), source };
         let digest = self.digests.entry(source.micro_batch_id).or_default();
-        *digest = digest.plus(Digest::of(&plan.table, rows).map_err(failed)?);
+        *digest = digest.plus(Digest::of(&plan.table, &plan.shape(), rows).map_err(failed)?);
         Ok(())
     }
 }

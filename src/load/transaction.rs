@@ -136,11 +136,15 @@ impl Load<'_> {
         lock_shards(&transaction, &self.shards(mode, missing)).await?;
         let bulk = self.bulk.lock(&transaction).await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
-        let live = match self.admit(&transaction, still_live).await? {
+        let live = match self.admit(&transaction, mode, still_live).await? {
             Admitted::Yes(live) => live,
             Admitted::No(outcome) => {
                 transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
                 return Ok((!self.are_several()).then_some(outcome));
+            }
+            Admitted::RowsAreThere => {
+                transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
+                return Ok(None);
             }
         };
         if !live.masked.is_empty() && (self.are_several() || !bulk.is_empty()) && guarded!("one_by_one") {
@@ -161,7 +165,12 @@ impl Load<'_> {
     }
 
     /// Asks the catalog for each micro-batch, and notes it as loaded. The masks are those of all.
-    async fn admit<F, Fut>(&self, transaction: &Transaction<'_>, still_live: &F) -> Result<Admitted, LoadError>
+    async fn admit<F, Fut>(
+        &self,
+        transaction: &Transaction<'_>,
+        mode: Mode,
+        still_live: &F,
+    ) -> Result<Admitted, LoadError>
     where
         F: Fn(MicroBatchId) -> Fut,
         Fut: Future<Output = Result<Option<LiveBatch>, CatalogError>>,
@@ -173,8 +182,11 @@ impl Load<'_> {
                 asked => asked.unwrap_or_default(),
             };
             let digest = self.digest(batch).filter(|_| live.masked.is_empty());
-            if !insert_load_state(transaction, batch, live.mask_rev, digest).await? {
-                return Ok(Admitted::No(LoadOutcome::AlreadyLoaded));
+            match insert_load_state(transaction, batch, live.mask_rev, digest).await? {
+                None => return Ok(Admitted::No(LoadOutcome::AlreadyLoaded)),
+                // another transaction has loaded it, with other masks, since we asked what is loaded
+                Some(false) if mode == Mode::Fresh => return Ok(Admitted::RowsAreThere),
+                Some(_) => {}
             }
             all.masked.extend(live.masked);
         }
@@ -416,6 +428,8 @@ impl Load<'_> {
 enum Admitted {
     Yes(LiveBatch),
     No(LoadOutcome),
+    /// They are to be replaced, not added to.
+    RowsAreThere,
 }
 
 /// Source and range of offsets.
@@ -423,23 +437,23 @@ fn range(batch: &BatchToLoad) -> (i64, i64, i64) {
     (batch.source_partition_id, batch.offsets.first(), batch.offsets.next())
 }
 
-/// `false`: another transaction has loaded it.
+/// `None`: another transaction has loaded it. `false`: it stood there already.
 async fn insert_load_state(
     transaction: &Transaction<'_>,
     batch: &BatchToLoad,
     mask_rev: i32,
     digest: Option<Digest>,
-) -> Result<bool, LoadError> {
+) -> Result<Option<bool>, LoadError> {
     let (source, first, next) = range(batch);
     let digest = digest.map(|digest| digest.bytes().to_vec());
-    let inserted = transaction
-        .execute(
+    let row = transaction
+        .query_opt(
             include_str!("sql/insert_load_state.sql"),
             &[&batch.micro_batch_id.0, &source, &first, &next, &batch.row_count(), &mask_rev, &digest],
         )
         .await
         .map_err(LoadError::query("write what is loaded"))?;
-    Ok(inserted == 1)
+    Ok(row.map(|row| row.get("is_new")))
 }
 
 async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPart) -> Result<(), LoadError> {

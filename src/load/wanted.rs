@@ -23,7 +23,7 @@ use crate::config::{Connector, Predicate, RESCUED_COLUMN};
 pub(super) struct Wanted {
     connector: String,
     predicate: Predicate,
-    /// What it is planned over: the connector's columns, without lineage.
+    /// What it is planned over: the columns that it names.
     schema: SchemaRef,
 }
 
@@ -63,8 +63,13 @@ fn plan(connector: &Connector, sql: &str) -> Result<(Predicate, SchemaRef), Data
     let fields = lake.fields().iter().filter(|field| is_own(field.name()));
     let schema =
         Arc::new(Schema::new(fields.map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
-    let named = DFSchema::try_from(Arc::clone(&schema))?;
-    Ok((Predicate::plan(&SessionContext::new(), sql, &named)?, schema))
+    let (context, named) = (SessionContext::new(), DFSchema::try_from(Arc::clone(&schema))?);
+    // a column that it does not look at may have any type
+    let parsed = context.parse_sql_expr(sql, &named)?;
+    let is_seen = |name: &str| parsed.column_refs().iter().any(|column| column.name == name);
+    let seen = schema.fields().iter().filter(|field| is_seen(field.name())).cloned().collect::<Vec<_>>();
+    let schema = Arc::new(Schema::new(seen));
+    Ok((Predicate::plan(&context, sql, &DFSchema::try_from(Arc::clone(&schema))?)?, schema))
 }
 
 /// The lake's column as the filter was planned for; null where its file is older than the column.

@@ -34,6 +34,9 @@ const LEASE_SECONDS: f64 = 30.0;
 pub const JOINED: JoinLimits =
     JoinLimits { batch_count_max: 64, row_count_max: 250_000, size_bytes_max: 32 * 1024 * 1024 };
 
+/// Rows of those loaded together, in memory.
+const JOINED_MEMORY_BYTES_MAX: usize = 256 << 20;
+
 /// Partitions are sealed while no more micro-batches than that wait to be loaded.
 const UNLOADED_MAX: i64 = 8;
 
@@ -95,10 +98,10 @@ impl LoadWorker {
 
     /// All in one transaction, or one by one: then one that cannot be loaded keeps none of the others.
     async fn load_leased(&self, leased: &[LeasedBatch]) -> Result<(), LoadWorkerError> {
+        let mut alone = leased;
         if leased.len() > 1 {
             match self.load_joined(leased).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(count) => alone = &leased[count..],
                 Err(error) => {
                     let (error, micro_batch_count) = (chain(&error), leased.len());
                     tracing::warn!(component = "load", micro_batch_count, error, "not loaded together, trying each");
@@ -106,7 +109,7 @@ impl LoadWorker {
             }
         }
         let mut failed = None;
-        for leased in leased {
+        for leased in alone {
             if let Err(error) = self.load_one(leased).await
                 && let Some(error) = failed.replace(error)
             {
@@ -116,12 +119,22 @@ impl LoadWorker {
         failed.map_or(Ok(()), Err)
     }
 
-    /// `false`, and nothing written: they are to be loaded one by one.
-    async fn load_joined(&self, leased: &[LeasedBatch]) -> Result<bool, LoadWorkerError> {
+    /// The first of them, as many as memory is meant for. Returns how many; 0, and nothing written: one by one.
+    async fn load_joined(&self, leased: &[LeasedBatch]) -> Result<usize, LoadWorkerError> {
         let started = Instant::now();
-        let mut batches = Vec::with_capacity(leased.len());
+        let (mut batches, mut memory_bytes) = (Vec::with_capacity(leased.len()), 0);
         for leased in leased {
-            batches.push(self.read(leased).await?);
+            let batch = self.read(leased).await?;
+            memory_bytes += batch.memory_bytes();
+            // of files that shrank much their size says little
+            if memory_bytes > JOINED_MEMORY_BYTES_MAX && !batches.is_empty() {
+                break;
+            }
+            batches.push(batch);
+        }
+        let leased = &leased[..batches.len()];
+        if leased.len() < 2 {
+            return Ok(0);
         }
         let ids: Vec<MicroBatchId> = leased.iter().map(|leased| leased.id).collect();
         let awaited = {
@@ -130,12 +143,12 @@ impl LoadWorker {
         };
         let prepared = self.loader.prepare(&batches).await?.awaiting(awaited);
         let Some(outcome) = self.loader.load_prepared(&batches, &prepared, |id| self.still_live(id)).await? else {
-            return Ok(false);
+            return Ok(0);
         };
         for leased in leased {
             self.note(leased, &outcome, started).await?;
         }
-        Ok(true)
+        Ok(leased.len())
     }
 
     async fn load_one(&self, leased: &LeasedBatch) -> Result<(), LoadWorkerError> {
