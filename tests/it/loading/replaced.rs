@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sluice::catalog::LiveBatch;
+use sluice::client::postgres;
 use sluice::load::{BatchToLoad, LoadOutcome, TableCounts};
 use sluice::types::{MicroBatchId, OffsetRange};
 
@@ -49,6 +50,26 @@ async fn a_row_that_is_not_made_again_goes_and_the_one_it_outranked_comes_back()
     assert_eq!(amounts(&warehouse).await, (vec!["2.00".into()], vec!["1.00".into()]));
     let state = "SELECT count(*) FROM warehouse.load_state";
     assert_eq!(warehouse.value(state).await, "3", "one for each range");
+}
+
+#[tokio::test]
+async fn what_another_loader_has_loaded_meanwhile_with_other_masks_is_replaced() {
+    let warehouse = Warehouse::new().await;
+    let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &[at(1, "1.00", 1)])]);
+    warehouse.load(&batch).await;
+    let hidden = "CREATE TABLE public.kept AS TABLE warehouse.load_state; DELETE FROM warehouse.load_state";
+    warehouse.execute(hidden).await.expect("as if the other had not committed yet");
+    // asked when this one has looked what is loaded: by now the other has
+    let masking = async || {
+        let client = postgres::get(&warehouse.pool).await.expect("connects");
+        let shown = "INSERT INTO warehouse.load_state TABLE public.kept ON CONFLICT DO NOTHING";
+        client.batch_execute(shown).await.expect("it is as it was");
+        Ok(Some(LiveBatch { mask_rev: 1, masked: [(1, 0)].into_iter().collect() }))
+    };
+    let masked = BatchToLoad { mask_rev: 1, ..batch };
+    let outcome = warehouse.loader.load(&masked, masking).await.expect("loads");
+    assert!(matches!(outcome, LoadOutcome::Loaded(_)), "{outcome:?}");
+    assert_eq!(amounts(&warehouse).await, (vec![], vec![]), "the masked row is gone, and stands in no shadow");
 }
 
 #[tokio::test]
