@@ -29,7 +29,8 @@
 //! catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions, inferred
 //! members, facts, each: retract, promote, insert (`reconcile_sql`); the cells of rollups, sorted, and what they come to.
 //! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
-//! successor waits is seen in `load_state`. So whoever comes last leaves what is live.
+//! successor waits is seen in `load_state`. So whoever comes last leaves what is live. One that another loader has loaded
+//! meanwhile, with the masks of before, is begun anew as one that replaces those rows.
 //! Rows are copied before the locks, which others wait for, and nothing is decided from them before.
 //! Names that nobody has decided about get their decision before the facts are written, in the same transaction: the first
 //! one wins, and what is not decided for a known member becomes an inferred one (`decisions`).

@@ -1,6 +1,7 @@
 //! The load role: finds committed micro-batches that the warehouse lacks, reads their files, loads them.
 //!
-//! Where several wait, the warehouse is slower than the intake: they are joined into one transaction, up to [`JOINED`].
+//! Where several wait, the warehouse is slower than the intake: they are joined into one transaction, up to [`JOINED`]
+//! and to what memory is meant for.
 //! What cannot be joined is loaded one by one.
 //!
 //! # Retries

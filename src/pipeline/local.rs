@@ -2,9 +2,8 @@
 //!
 //! # Contract
 //! What happens to a row is what the pipeline does with it: the same decoding, cleaning, expectations, dedupe and
-//! encoding, in micro-batches cut by the same limits of offsets, rows and bytes. Only the files are larger: each takes
-//! the rows of many micro-batches, and their `_batch` is the same ([`LocalFiles`]). A local file stands for an object,
-//! its place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
+//! encoding, in micro-batches cut by the same limits of offsets, rows and bytes, each with files of its own
+//! ([`LocalFiles`]). A local file stands for an object, its place in the list for the message's offset, its modification time for the object's. Nothing is committed: a run
 //! that ends early leaves whole files behind, and a run is refused where its folder holds files already. Where the
 //! pipeline would park the connector (`on_fail: fail`), the run ends; corrections of dead letters, the breaker and what
 //! is measured by earlier micro-batches are the pipeline's alone. A local file counts as announced when it was modified.

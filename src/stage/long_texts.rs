@@ -2,7 +2,8 @@
 //!
 //! Ordering rows by partition, cutting them and joining them copies each text twice. Of a long one only the view is
 //! copied (16 bytes); the text itself is read once, where it was decoded, by the encoder. Files do not show it: their
-//! bytes are those that the texts themselves would have made.
+//! bytes are those that the texts themselves would have made. (Sorted rows are cut where texts would need more offsets than 32
+//! bits count, which views do not: beyond 1 GiB there are fewer files.)
 
 use std::sync::Arc;
 
