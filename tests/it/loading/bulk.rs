@@ -5,7 +5,6 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 use sluice::catalog::{CatalogError, LiveBatch};
-use sluice::error::ErrorKind;
 use sluice::load::{BatchToLoad, LoadOutcome, Loader, TableCounts};
 use sluice::types::{MicroBatchId, OffsetRange};
 use tokio::sync::Semaphore;
@@ -176,14 +175,7 @@ async fn a_whole_day_whose_load_breaks_off_leaves_nothing_and_comes_with_the_nex
     let warehouse = Warehouse::new().await;
     let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
     let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
-    let cut = async || {
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE datname = current_database() AND state = 'idle in transaction'";
-        warehouse.execute(sql).await.expect("may do so");
-        live().await
-    };
-    let error = warehouse.loader.load(&batch, cut).await.expect_err("its connection is gone");
-    assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
+    warehouse.cut_off(&batch).await;
     let partitions = "SELECT count(*) FROM warehouse.table_partition";
     assert_eq!(warehouse.value(partitions).await, "0");
     assert_eq!(load_with_retries(&warehouse.loader, &batch).await.expect("loads"), 1);

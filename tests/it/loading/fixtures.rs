@@ -80,6 +80,18 @@ impl Warehouse {
         self.load(&batch).await.tables[&table]
     }
 
+    /// Loads a micro-batch whose connection is cut while it asks the catalog.
+    pub(super) async fn cut_off(&self, batch: &BatchToLoad) {
+        let cut = async || {
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND state = 'idle in transaction'";
+            self.execute(sql).await.expect("may do so");
+            live().await
+        };
+        let error = self.loader.load(batch, cut).await.expect_err("its connection is gone");
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
+    }
+
     /// First column of all rows, as text.
     pub(super) async fn column(&self, sql: &str) -> Vec<Option<String>> {
         let client = postgres::get(&self.pool).await.expect("connects");

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sluice::error::ErrorKind;
 use sluice::load::LoadOutcome;
 
 use super::fixtures::{Warehouse, live, load_with_retries, transaction, user, uuid};
@@ -143,14 +142,7 @@ async fn a_connection_that_is_cut_leaves_nothing_and_the_next_try_loads() {
     let warehouse = Warehouse::new().await;
     let rows = [transaction(1, "1.00", None)];
     let batch = warehouse.batch(1, "2026-11-23T10:00:00Z", &[("transactions", &rows)]);
-    let cut = async || {
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                   WHERE datname = current_database() AND state = 'idle in transaction'";
-        warehouse.execute(sql).await.expect("may do so");
-        live().await
-    };
-    let error = warehouse.loader.load(&batch, cut).await.expect_err("its connection is gone");
-    assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}");
+    warehouse.cut_off(&batch).await;
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.load_state").await, "0");
     load_with_retries(&warehouse.loader, &batch).await.expect("loads");
     assert_eq!(warehouse.value("SELECT transaction_id FROM warehouse.fact_transactions").await, uuid(1));
