@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use super::process::ProcessedRows;
 use crate::catalog::ExpectationRecord;
 use crate::config::{CheckStage, Connector};
+use crate::stage;
 use crate::transform::{
     self, CheckOutcome, CheckResult, Loadable, Measures, Tallies, TransformError, TransformPlan, dedupe,
 };
@@ -93,6 +94,13 @@ impl Checks {
         let mut unread = Tallies::of(connector);
         let tallies = self.read.get_mut(&connector.name).map_or(&mut unread, |(tallies, _)| tallies);
         tallies.observe_all(connector, CheckStage::AfterTransform, &rows)?;
+        // expectations before the load are planned for texts
+        let rows = if plan.asks_before_load() {
+            rows
+        } else {
+            stage::with_views(connector, rows)
+                .map_err(|source| TransformError::Dedupe { connector: connector.name.clone(), source })?
+        };
         let (rows, duplicates) = dedupe(connector, rows)?;
         let is_carried = |origin: &Origin| self.carried.contains(&(origin.message_offset, origin.record));
         let Loadable { rows, filtered, rejected } = transform::before_load(plan, rows, is_carried, tallies)?;

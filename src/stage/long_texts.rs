@@ -1,7 +1,8 @@
 //! Columns of long texts (documents rather than names), on their way into a file as views.
 //!
-//! Ordering rows by partition, cutting them and joining them copies each text twice. Of a long one only the view is
-//! copied (16 bytes); the text itself is read once, where it was decoded, by the encoder. Files do not show it: their
+//! Taking rows out of their batches, ordering them by partition, cutting them and joining them copies each text three times.
+//! Of a long one only the view is copied (16 bytes); the text itself is read once, where it was decoded, by the encoder.
+//! While the rows as they were read are still needed, it is in memory once. Files do not show it: their
 //! bytes are those that the texts themselves would have made. (Sorted rows are cut where texts would need more offsets than 32
 //! bits count, which views do not: beyond 1 GiB there are fewer files.)
 
@@ -12,21 +13,31 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::encoding::LONG_TEXT_BYTES;
-use super::gather::Source;
 use super::sorted::text_bytes;
+use crate::config::{CleanStep, Connector, PartitionBy};
+use crate::types::OriginRows;
 
 /// Indices of columns, the same in decoded rows and in the lake's schema.
 #[derive(Debug, Default)]
 pub(super) struct LongTexts(Vec<usize>);
 
 impl LongTexts {
-    /// Those of all rows together. `but_for`: columns that rows are told apart by.
-    pub(super) fn of(batches: &[Vec<RecordBatch>], but_for: &[usize]) -> Self {
-        let mut batches = batches.iter().flatten().peekable();
+    /// Those of all rows together, and those that are views already; not what rows are deduped or partitioned by.
+    fn of<'a>(connector: &Connector, batches: impl Iterator<Item = &'a RecordBatch>) -> Self {
+        let mut batches = batches.peekable();
         let Some(first) = batches.peek() else { return Self::default() };
-        let is_text =
-            |column: &usize| *first.column(*column).data_type() == DataType::Utf8 && !but_for.contains(column);
-        let texts: Vec<usize> = (0..first.num_columns()).filter(is_text).collect();
+        let but_for = told_apart_by(connector);
+        let (mut long, mut texts) = (Vec::new(), Vec::new());
+        for (column, array) in first.columns().iter().enumerate() {
+            if but_for.contains(&first.schema_ref().field(column).name()) {
+                continue;
+            }
+            match array.data_type() {
+                DataType::Utf8View => long.push(column),
+                DataType::Utf8 => texts.push(column),
+                _ => {}
+            }
+        }
         let (mut bytes, mut row_count) = (vec![0; texts.len()], 0);
         for batch in batches {
             row_count += batch.num_rows();
@@ -35,11 +46,8 @@ impl LongTexts {
             }
         }
         let of_each = texts.into_iter().zip(bytes);
-        Self(of_each.filter(|(_, bytes)| *bytes > LONG_TEXT_BYTES * row_count).map(|(column, _)| column).collect())
-    }
-
-    pub(super) fn of_source<'a>(&self, source: Source<'a>) -> Result<Source<'a>, ArrowError> {
-        Ok(Source { rows: self.as_views(source.rows)?, ..source })
+        long.extend(of_each.filter(|(_, bytes)| *bytes > LONG_TEXT_BYTES * row_count).map(|(column, _)| column));
+        Self(long)
     }
 
     /// The same rows; nothing is copied.
@@ -49,8 +57,9 @@ impl LongTexts {
         }
         let mut columns = rows.columns().to_vec();
         for column in &self.0 {
-            let texts = columns[*column].as_string::<i32>();
-            columns[*column] = Arc::new(StringViewArray::from(texts)) as ArrayRef;
+            if let Some(texts) = columns[*column].as_string_opt::<i32>() {
+                columns[*column] = Arc::new(StringViewArray::from(texts)) as ArrayRef;
+            }
         }
         RecordBatch::try_new(self.schema(rows.schema_ref()), columns)
     }
@@ -65,6 +74,32 @@ impl LongTexts {
         });
         Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
     }
+}
+
+/// The same rows, and which of their columns are views then.
+pub(super) fn viewed(
+    connector: &Connector,
+    mut rows: Vec<OriginRows>,
+) -> Result<(Vec<OriginRows>, LongTexts), ArrowError> {
+    let long_texts = LongTexts::of(connector, rows.iter().flat_map(|rows| &rows.batches));
+    for rows in &mut rows {
+        let batches = std::mem::take(&mut rows.batches).into_iter();
+        rows.batches = batches.map(|batch| long_texts.as_views(batch)).collect::<Result<_, _>>()?;
+    }
+    Ok((rows, long_texts))
+}
+
+/// Names of columns.
+fn told_apart_by(connector: &Connector) -> Vec<&String> {
+    let levels = connector.staging.by.iter().filter_map(|by| match by {
+        PartitionBy::Column(name) => Some(name),
+        PartitionBy::Date | PartitionBy::Hour => None,
+    });
+    let keys = connector.clean.iter().filter_map(|step| match step {
+        CleanStep::Dedupe(key) => Some(key),
+        _ => None,
+    });
+    levels.chain(keys.flatten()).collect()
 }
 
 /// What a file says that its columns are: texts.
@@ -90,8 +125,8 @@ mod tests {
     use super::super::scatter::Layout;
     use super::super::{Encoder, in_order, sources};
     use super::*;
-    use crate::config::{Connector, Field as Column, FieldType, PartitionBy};
-    use crate::types::{MicroBatchId, Origin, OriginRows, TopicPartition};
+    use crate::config::{Field as Column, FieldType};
+    use crate::types::{MicroBatchId, Origin, TopicPartition};
 
     fn connector(sort_by: &[&str]) -> Connector {
         let column = |name: &str, data_type, required| Column {
@@ -130,15 +165,12 @@ mod tests {
         OriginRows { origin, batches }
     }
 
-    fn files(connector: &Connector, id: MicroBatchId, rows: Vec<OriginRows>, long: Option<&LongTexts>) -> Vec<Bytes> {
+    fn files(connector: &Connector, id: MicroBatchId, rows: Vec<OriginRows>, long: &LongTexts) -> Vec<Bytes> {
         let layout = Layout::new(connector).unwrap();
         let (origins, batches) = in_order(rows);
-        let found = LongTexts::of(&batches, &layout.text_columns());
-        assert_eq!(found.0, [1], "the notes, not what decides where a row goes");
-        let long = long.unwrap_or(&found);
         let encoder = Encoder::new(connector, &TopicPartition::new("raw", 0), id, layout.time_column, long);
-        let sources = sources(&origins, batches).map(|source| long.of_source(source?));
-        encoder.files(connector, &layout, sources).unwrap().into_iter().map(|file| file.bytes).collect()
+        let files = encoder.files(connector, &layout, sources(&origins, batches)).unwrap();
+        files.into_iter().map(|file| file.bytes).collect()
     }
 
     #[test]
@@ -147,8 +179,12 @@ mod tests {
             let connector = connector(sort_by);
             let id = MicroBatchId::generate();
             let rows: Vec<OriginRows> = (0..4).map(|offset| rows(&connector, offset, row_count)).collect();
-            let with_views = files(&connector, id, rows.clone(), None);
-            assert!(with_views == files(&connector, id, rows, Some(&LongTexts::default())));
+            let (views, long) = viewed(&connector, rows.clone()).unwrap();
+            assert_eq!(long.0, [1], "the notes, not what decides where a row goes");
+            let again = viewed(&connector, views.clone()).unwrap();
+            assert_eq!(again.1.0, [1], "views stay views");
+            let with_views = files(&connector, id, views, &long);
+            assert!(with_views == files(&connector, id, rows, &LongTexts::default()));
             let reader = ParquetRecordBatchReaderBuilder::try_new(with_views[0].clone()).unwrap();
             assert_eq!(reader.schema().fields(), connector.lake_schema().fields());
         }

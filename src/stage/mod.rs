@@ -107,10 +107,17 @@ pub fn encode_owned(
     rows: Vec<OriginRows>,
 ) -> Result<Vec<StagedFile>, StageError> {
     let layout = Layout::new(connector)?;
+    let arrange_failed = |source| StageError::Arrange { connector: connector.name.clone(), source };
+    let (rows, long_texts) = long_texts::viewed(connector, rows).map_err(arrange_failed)?;
     let (origins, batches) = in_order(rows);
-    let long_texts = LongTexts::of(&batches, &layout.text_columns());
     let encoder = Encoder::new(connector, topic_partition, id, layout.time_column, &long_texts);
-    encoder.files(connector, &layout, sources(&origins, batches).map(|source| long_texts.of_source(source?)))
+    encoder.files(connector, &layout, sources(&origins, batches))
+}
+
+/// The same rows with their long texts as views (Utf8View), so that picking some of them copies no long text. For what stands
+/// between reading and [`encode_owned`], which takes either. Columns that rows are deduped or partitioned by stay as they are.
+pub fn with_views(connector: &Connector, rows: Vec<OriginRows>) -> Result<Vec<OriginRows>, ArrowError> {
+    Ok(long_texts::viewed(connector, rows)?.0)
 }
 
 struct OpenPartition {

@@ -88,12 +88,6 @@ impl<'c> Layout<'c> {
         Ok(Self { type_name: &staging.type_name, levels, time_column: column(&staging.time)?, bucket_ms })
     }
 
-    /// Those that decide where a row goes.
-    pub(super) fn text_columns(&self) -> Vec<usize> {
-        let index = |level: &Level<'_>| if let Level::Column(_, index) = level { Some(*index) } else { None };
-        self.levels.iter().filter_map(index).collect()
-    }
-
     fn path(&self, time_ms: i64, texts: &[&StringArray], row: usize) -> TablePartition {
         let mut path = String::new();
         push_level(&mut path, "type", Some(self.type_name));

@@ -110,6 +110,11 @@ impl TransformPlan {
     pub fn dataset(&self) -> &Arc<Connector> {
         self.connector.dataset()
     }
+
+    /// Whether [`before_load`] looks into rows.
+    pub fn asks_before_load(&self) -> bool {
+        self.expectations.has(CheckStage::BeforeLoad)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -198,7 +203,7 @@ impl TransformPlan {
     }
 
     fn hold(&self, sieve: &Sieve<'_>, rows: &RecordBatch, held: &mut Vec<RowReject>) {
-        if !self.expectations.has(CheckStage::BeforeLoad) {
+        if !self.asks_before_load() {
             return;
         }
         // counted where it is known which rows are left
@@ -237,7 +242,7 @@ pub fn before_load(
     let connector = &plan.connector;
     let failed = |source| TransformError::Filter { connector: connector.name.clone(), source };
     let mut loadable = Loadable { rows, filtered: 0, rejected: Vec::new() };
-    if plan.expectations.has(CheckStage::BeforeLoad) {
+    if plan.asks_before_load() {
         for rows in loadable.rows.iter_mut().filter(|rows| !carried(&rows.origin)) {
             let origin = &rows.origin;
             let mut batches = Vec::with_capacity(rows.batches.len());
