@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
-use arrow::compute::filter;
+use arrow::compute::FilterBuilder;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -55,9 +55,11 @@ impl<'a> Sieve<'a> {
     pub(super) fn keep(&mut self, stays: &BooleanArray) -> Result<(), ArrowError> {
         let places = self.places.take().unwrap_or_else(|| (0..stays.len()).collect());
         self.places =
-            Some(places.into_iter().enumerate().filter(|(row, _)| stays.value(*row)).map(|(_, p)| p).collect());
+            Some(places.into_iter().zip(stays.values()).filter(|(_, stays)| *stays).map(|(p, _)| p).collect());
+        // which runs of rows stay is found once for all columns
+        let picked = FilterBuilder::new(stays).optimize().build();
         for column in &mut self.columns {
-            *column = filter(column, stays)?;
+            *column = picked.filter(column)?;
         }
         Ok(())
     }
