@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::build::{BuildError, build_carried};
 use super::context::TransformContext;
 use super::evolution::widen_array;
-use super::lake_files::{LakeFileError, read_file};
+use super::lake_files::{LakeFileError, read_rows};
 use super::letters::letters_in;
 use super::process::ProcessedMessage;
 use super::replay::Replaced;
@@ -80,14 +80,14 @@ async fn read(
     replaced: &Replaced,
     listed: &BatchFile,
 ) -> Result<Vec<RecordBatch>, CarryError> {
-    let error = match read_file(&context.lake, &context.lake_bucket, listed).await {
+    let error = match read_rows(&context.lake, &context.lake_bucket, listed).await {
         Ok(batches) => return Ok(batches),
         Err(error) => error,
     };
     let client = postgres::get(&context.catalog).await.map_err(CatalogError::Connect)?;
     let files = catalog::batch_files(&client, replaced.id).await?;
     match files.into_iter().find(|file| file.file_id == listed.file_id) {
-        Some(file) => Ok(read_file(&context.lake, &context.lake_bucket, &file).await?),
+        Some(file) => Ok(read_rows(&context.lake, &context.lake_bucket, &file).await?),
         None => Err(error.into()),
     }
 }

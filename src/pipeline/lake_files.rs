@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::catalog::BatchFile;
 use crate::client::s3::{Pin, S3Client, S3Error};
 use crate::error::ErrorKind;
+use crate::stage::FileLayout;
 
 #[derive(Debug, Error)]
 pub enum LakeFileError {
@@ -35,9 +36,21 @@ impl LakeFileError {
     }
 }
 
-/// The rows of a file as it was committed, checked against the hash that was committed. From where the catalog says it lies; the
-/// publisher may have moved it meanwhile.
-pub async fn read_file(lake: &S3Client, bucket: &str, file: &BatchFile) -> Result<Vec<RecordBatch>, LakeFileError> {
+/// A file as it was committed.
+#[derive(Default)]
+pub struct CommittedFile {
+    pub batches: Vec<RecordBatch>,
+    pub layout: FileLayout,
+}
+
+/// Its rows alone.
+pub async fn read_rows(lake: &S3Client, bucket: &str, file: &BatchFile) -> Result<Vec<RecordBatch>, LakeFileError> {
+    Ok(read_file(lake, bucket, file).await?.batches)
+}
+
+/// Checked against the hash that was committed. From where the catalog says it lies; the publisher may have moved it
+/// meanwhile.
+pub async fn read_file(lake: &S3Client, bucket: &str, file: &BatchFile) -> Result<CommittedFile, LakeFileError> {
     let keys = if file.published && !file.is_rewritten {
         [&file.published_key, &file.pending_key]
     } else {
@@ -62,8 +75,11 @@ async fn get(lake: &S3Client, bucket: &str, key: &str) -> Result<Bytes, LakeFile
     object.read_all().await.map_err(LakeFileError::Read)
 }
 
-fn decode(key: &str, bytes: Bytes) -> Result<Vec<RecordBatch>, LakeFileError> {
+fn decode(key: &str, bytes: Bytes) -> Result<CommittedFile, LakeFileError> {
     let failed = |source| LakeFileError::Decode { key: key.to_owned(), source };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?.build().map_err(failed)?;
-    reader.collect::<Result<_, _>>().map_err(|source| LakeFileError::Rows { key: key.to_owned(), source })
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
+    let layout = FileLayout::of_file(builder.metadata());
+    let reader = builder.build().map_err(failed)?;
+    let rows_failed = |source| LakeFileError::Rows { key: key.to_owned(), source };
+    Ok(CommittedFile { batches: reader.collect::<Result<_, _>>().map_err(rows_failed)?, layout })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use deadpool_postgres::Pool;
 use thiserror::Error;
 
-use super::lake_files::{LakeFileError, read_file};
+use super::lake_files::{LakeFileError, read_rows};
 use crate::catalog::{self, CatalogError, LetterFilter, LetterOwner, LetterSummary};
 use crate::client::postgres;
 use crate::client::rate::RequestRate;
@@ -62,7 +62,7 @@ impl Letters {
             (owner, files)
         };
         for file in files.into_iter().filter(|file| file.kind == "dead_letter") {
-            for rows in read_file(&self.lake, &self.lake_bucket, &file).await? {
+            for rows in read_rows(&self.lake, &self.lake_bucket, &file).await? {
                 let found = letters_in(&rows, |place| place == id.place)
                     .map_err(|problem| LettersError::Rows { key: file.published_key.clone(), problem })?;
                 if let Some(letter) = found.into_iter().next() {
@@ -84,7 +84,7 @@ impl Letters {
             catalog::letter_files(&client, &self.group, filter).await?
         };
         for found in files {
-            for rows in read_file(&self.lake, &self.lake_bucket, &found.file).await? {
+            for rows in read_rows(&self.lake, &self.lake_bucket, &found.file).await? {
                 let letters = letters_in(&rows, |_| true)
                     .map_err(|problem| LettersError::Rows { key: found.file.published_key.clone(), problem })?;
                 for letter in letters {

@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 use thiserror::Error;
 
-use super::lake_files::{LakeFileError, read_file};
+use super::lake_files::{LakeFileError, read_rows};
 use super::resolver::{Resolver, ResolverError};
 use crate::catalog::{self, CatalogError, JoinLimits, LeasedBatch, LiveBatch};
 use crate::client::postgres;
@@ -198,7 +198,7 @@ impl LoadWorker {
             else {
                 continue;
             };
-            let batches = read_file(&self.lake, &self.lake_bucket, &file).await?;
+            let batches = read_rows(&self.lake, &self.lake_bucket, &file).await?;
             let batches = self.loader.wanted(&file.connector, batches).await?;
             let part = parts.entry(file.connector.clone()).or_insert_with(|| LoadPart {
                 connector: Arc::clone(connector),

@@ -15,7 +15,7 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use deadpool_postgres::Pool;
 use thiserror::Error;
 
-use super::lake_files::{LakeFileError, read_file};
+use super::lake_files::{CommittedFile, LakeFileError, read_file};
 use crate::catalog::{self, CatalogError, LiveBatch, MaskableFile, Rewritten};
 use crate::client::postgres;
 use crate::client::s3::{S3Client, S3Error};
@@ -81,10 +81,10 @@ impl Rewriter {
         let client = postgres::get(&self.catalog).await.map_err(CatalogError::Connect)?;
         let Some(live) = catalog::live_batch(&client, file.micro_batch_id).await? else { return Ok(()) };
         drop(client);
-        let batches = match file.file.kind.as_str() {
+        // what was rejected stays, whatever became of its object
+        let CommittedFile { batches, layout } = match file.file.kind.as_str() {
             "data" => read_file(&self.lake, &self.lake_bucket, &file.file).await?,
-            // what was rejected stays, whatever became of its object
-            _ => Vec::new(),
+            _ => CommittedFile::default(),
         };
         let LiveBatch { mask_rev, masked } = live;
         let (kept, dropped) = visible(batches, &masked).map_err(RewriteError::Filter)?;
@@ -111,7 +111,7 @@ impl Rewriter {
         let state = if row_count == 0 { "masked" } else { "published" };
         if row_count > 0 {
             let label = (file.file.connector.clone(), file.connector_revision.clone(), file.schema_revision.clone());
-            let encode = move || stage::encode_again(&label.0, &label.1, &label.2, &kept);
+            let encode = move || stage::encode_again(&label.0, &label.1, &label.2, &layout, &kept);
             let bytes =
                 tokio::task::spawn_blocking(encode).await.map_err(RewriteError::Task)?.map_err(RewriteError::Encode)?;
             let put = self.lake.put(&self.lake_bucket, &published_key, bytes, None, false);

@@ -45,11 +45,11 @@ use crate::error::ErrorKind;
 use crate::types::{FileKind, MicroBatchId, Origin, OriginRows, StagedFile, TablePartition, TopicPartition};
 
 pub use dead_letters::encode_dead_letters;
-pub use parquet_file::encode_again;
+pub use parquet_file::{FileLayout, encode_again};
 
 use gather::{Source, lineage, sources};
 use long_texts::LongTexts;
-use parquet_file::{FileLayout, FileSeries, Label};
+use parquet_file::{FileSeries, Label};
 use scatter::{Layout, PartitionRows, Run, scatter};
 
 /// Rows handed to the encoder at once.

@@ -8,7 +8,7 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
@@ -35,9 +35,9 @@ pub(super) struct Label {
     pub(super) layout: FileLayout,
 }
 
-/// What a connector wants its files to have besides the rows.
-#[derive(Debug, Clone)]
-pub(super) struct FileLayout {
+/// What files have besides the rows: as a connector wants it, or as another file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLayout {
     /// Columns that the rows are sorted by.
     sort_by: Vec<String>,
     bloom_filter: Vec<String>,
@@ -48,6 +48,19 @@ impl FileLayout {
     pub(super) fn of(staging: &Staging) -> Self {
         let Staging { sort_by, bloom_filter, page_index, .. } = staging;
         Self { sort_by: sort_by.clone(), bloom_filter: bloom_filter.clone(), page_index: *page_index }
+    }
+
+    /// As of a file that this program has written: its first row group tells.
+    pub fn of_file(metadata: &ParquetMetaData) -> Self {
+        let Some(group) = metadata.row_groups().first() else { return Self::default() };
+        let name = |column: &ColumnChunkMetaData| column.column_path().string();
+        let sorted = group.sorting_columns().into_iter().flatten();
+        let with_filter = group.columns().iter().filter(|column| column.bloom_filter_offset().is_some());
+        Self {
+            sort_by: sorted.map(|sorted| name(group.column(sorted.column_idx as usize))).collect(),
+            bloom_filter: with_filter.map(name).collect(),
+            page_index: group.columns().iter().any(|column| column.offset_index_offset().is_some()),
+        }
     }
 }
 
@@ -138,15 +151,16 @@ impl FileSeries {
     }
 }
 
-/// Rows of an existing file as a file of the same kind. At least one batch, all of one schema.
+/// Rows of an existing file, in their order, as a file of the same kind. At least one batch, all of one schema.
 pub fn encode_again(
     connector: &str,
     connector_revision: &str,
     schema_revision: &str,
+    layout: &FileLayout,
     batches: &[RecordBatch],
 ) -> Result<Bytes, ParquetError> {
     let first = batches.first().ok_or_else(|| ParquetError::General("a file without rows".to_owned()))?;
-    let properties = properties(connector, connector_revision, schema_revision, &FileLayout::default(), first);
+    let properties = properties(connector, connector_revision, schema_revision, layout, first);
     let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties))?;
     for batch in batches {
         writer.write(batch)?;

@@ -283,6 +283,28 @@ fn a_file_has_the_indexes_that_its_connector_wants() {
 }
 
 #[test]
+fn what_is_left_of_a_file_is_laid_out_as_the_file_was() {
+    let mut connector = hourly();
+    let rows: Vec<String> = (0..100).map(|row| line(row, "web", "2026-11-23T00:00:00Z")).collect();
+    for (sort_by, bloom_filter, page_index) in [(&["source", "id"][..], &["id"][..], false), (&[], &[], true)] {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        connector.staging.sort_by = names(sort_by);
+        connector.staging.bloom_filter = names(bloom_filter);
+        connector.staging.page_index = page_index;
+        let (_, files) = staged(&connector, &[origin_rows(&connector, 7, 0, &[&rows])]);
+        let reader = ParquetRecordBatchReaderBuilder::try_new(files[0].bytes.clone()).unwrap();
+        let layout = FileLayout::of_file(reader.metadata());
+        assert_eq!(layout, FileLayout::of(&connector.staging));
+        let batches: Vec<RecordBatch> = reader.build().unwrap().map(|batch| batch.unwrap().slice(10, 80)).collect();
+        let again = encode_again("orders", "1", "1", &layout, &batches).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(again).unwrap();
+        assert_eq!(FileLayout::of_file(reader.metadata()), layout);
+        let left: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+        assert_eq!(left, batches);
+    }
+}
+
+#[test]
 fn an_unknown_column_is_the_connectors_fault() {
     let connector = connector(vec![column("nowhere")], NewField::Ignore);
     let error = encode(&connector, &topic_partition(), MicroBatchId::generate(), &[]).unwrap_err();
