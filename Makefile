@@ -56,6 +56,9 @@ up: ## Start the native stack (Kafka, S3 gateways, PostgreSQL) and print its set
 down: ## Stop the native stack
 	@compose/native down
 
+# laid out by a profile of the program at work, for processors of 2013 and later
+bench-staging bench-pipeline bench-loading bench-pieces: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/loadtest/benches/profile/rustc
+
 bench: bench-staging bench-pipeline bench-loading ## Measure staging and loading beside others, and the whole pipeline on real servers
 
 bench-pipeline: ## Measure `sluice run` from S3 and Kafka to `settled` (PIPELINE_ARGS="end_to_end --share 0.05")
