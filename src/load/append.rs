@@ -30,6 +30,8 @@ use super::steps::AS_PLANNED;
 use super::table_rows::TableRows;
 use crate::telemetry::guarded;
 
+/// Indexes of a load's few rows are built in memory: to share that out costs more than it saves, and other loads go on beside it.
+const ALONE: &str = "SET LOCAL max_parallel_maintenance_workers = 0";
 /// Keys of more days than that are looked for in the whole table.
 const DAYS_ASKED_MAX: usize = 8;
 
@@ -95,6 +97,7 @@ impl Append<'_> {
     async fn make_whole(&self, tuples: &Bytes, days: &[&Day]) -> Result<u64, LoadError> {
         // where the fact declares foreign keys, each is checked over all rows at once
         self.transaction.batch_execute(AS_PLANNED).await.map_err(LoadError::query("plan as usual"))?;
+        self.transaction.batch_execute(ALONE).await.map_err(LoadError::query("plan as usual"))?;
         let declared = DeclaredIndexes::read(self.transaction, &self.table.name).await?;
         let mut count = 0;
         for (day, winners) in days {
