@@ -1,5 +1,5 @@
 //! One measurement of the loader, or of the plain upsert beside it, on a server that `run` has started. Prints a line
-//! of JSON: `{"phase", "rows", "seconds", "cpu_s"}`, the CPU-seconds being PostgreSQL's. Rows are made before the clock starts.
+//! of JSON: `{"phase", "rows", "seconds", "cpu_s", "client_cpu_s"}`, the CPU-seconds being PostgreSQL's and our own. Rows are made before the clock starts.
 //!
 //! | phase | what is measured |
 //! |---|---|
@@ -304,20 +304,23 @@ async fn live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
 struct Clock<'a> {
     options: &'a Options,
     cpu_s: f64,
+    client_cpu_s: f64,
     began: Instant,
 }
 
 impl<'a> Clock<'a> {
     fn start(options: &'a Options) -> Self {
-        Self { options, cpu_s: server::cpu_seconds(options.pid), began: Instant::now() }
+        let [cpu_s, client_cpu_s] = [options.pid, std::process::id()].map(server::cpu_seconds);
+        Self { options, cpu_s, client_cpu_s, began: Instant::now() }
     }
 
     fn stop(self, phase: Phase) {
         let seconds = self.began.elapsed().as_secs_f64();
         let cpu_s = server::cpu_seconds(self.options.pid) - self.cpu_s;
+        let client_cpu_s = server::cpu_seconds(std::process::id()) - self.client_cpu_s;
         let rows = self.options.rows / self.options.batch_rows * self.options.batch_rows;
         let phase = phase.to_possible_value().map(|value| value.get_name().to_owned());
-        let line = serde_json::json!({"phase": phase, "rows": rows, "seconds": seconds, "cpu_s": cpu_s});
+        let line = serde_json::json!({"phase": phase, "rows": rows, "seconds": seconds, "cpu_s": cpu_s, "client_cpu_s": client_cpu_s});
         println!("{line}");
     }
 }
