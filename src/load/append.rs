@@ -12,13 +12,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use chrono::NaiveDate;
 use deadpool_postgres::Transaction;
 use futures::SinkExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
-use super::bulk::{BulkDays, DayTable, Sealable};
+use super::bulk::{BulkDays, DayTable, DeclaredIndexes, Sealable};
 use super::days::partition_name;
 use super::error::LoadError;
 use super::members::{KnownMembers, look_up};
@@ -29,6 +30,8 @@ use super::steps::AS_PLANNED;
 use super::table_rows::TableRows;
 use crate::telemetry::guarded;
 
+/// Indexes of a load's few rows are built in memory: to share that out costs more than it saves, and other loads go on beside it.
+const ALONE: &str = "SET LOCAL max_parallel_maintenance_workers = 0";
 /// Keys of more days than that are looked for in the whole table.
 const DAYS_ASKED_MAX: usize = 8;
 
@@ -85,17 +88,29 @@ impl Append<'_> {
             self.rows.days.iter().partition(|(day, _)| self.bulk.contains(&self.table.name, *day));
         let mut appended = if days.is_empty() { Appended::default() } else { self.append(&tuples, &days).await? };
         if !whole.is_empty() {
-            // each foreign key is checked over all rows at once
-            self.transaction.batch_execute(AS_PLANNED).await.map_err(LoadError::query("plan as usual"))?;
+            appended.new_count += self.make_whole(&tuples, &whole).await?;
         }
-        for (day, winners) in whole {
+        Ok(appended)
+    }
+
+    /// Attached when all of them are complete: that takes a lock which other loads of whole days wait for.
+    async fn make_whole(&self, tuples: &Bytes, days: &[&Day]) -> Result<u64, LoadError> {
+        // where the fact declares foreign keys, each is checked over all rows at once
+        self.transaction.batch_execute(AS_PLANNED).await.map_err(LoadError::query("plan as usual"))?;
+        self.transaction.batch_execute(ALONE).await.map_err(LoadError::query("plan as usual"))?;
+        let declared = DeclaredIndexes::read(self.transaction, &self.table.name).await?;
+        let mut count = 0;
+        for (day, winners) in days {
             let table = self.day_table(*day);
             table.create().await?;
             let sql = table.copy_in(&self.rows.columns);
-            appended.new_count += self.copy_by(&sql, &tuples, std::slice::from_ref(winners)).await?;
-            table.finish().await?;
+            count += self.copy_by(&sql, tuples, std::slice::from_ref(winners)).await?;
+            table.index(&declared).await?;
         }
-        Ok(appended)
+        for (day, _) in days {
+            self.day_table(*day).attach().await?;
+        }
+        Ok(count)
     }
 
     fn day_table(&self, day: NaiveDate) -> DayTable<'_> {
@@ -103,7 +118,7 @@ impl Append<'_> {
     }
 
     /// Winners of days that have partitions.
-    async fn append(&self, tuples: &[u8], days: &[&Day]) -> Result<Appended, LoadError> {
+    async fn append(&self, tuples: &Bytes, days: &[&Day]) -> Result<Appended, LoadError> {
         if self.expected.is_all_new(&self.table.name)
             && let Some(new_count) = self.copy_unless_held(tuples, days).await?
         {
@@ -120,7 +135,7 @@ impl Append<'_> {
     }
 
     /// All winners at once; `None`, and nothing written, where the fact holds a key of them.
-    async fn copy_unless_held(&self, tuples: &[u8], days: &[&Day]) -> Result<Option<u64>, LoadError> {
+    async fn copy_unless_held(&self, tuples: &Bytes, days: &[&Day]) -> Result<Option<u64>, LoadError> {
         let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
         self.transaction.batch_execute("SAVEPOINT all_new").await.map_err(failed())?;
         let (all, _) = parted(days.iter().map(|(_, winners)| winners), &BTreeSet::new());
@@ -140,7 +155,7 @@ impl Append<'_> {
     }
 
     /// Into the one day's partition, or into the table, where the server finds the partition of each row.
-    async fn copy_new(&self, tuples: &[u8], days: &[&Day], rows: &[Range<usize>]) -> Result<u64, LoadError> {
+    async fn copy_new(&self, tuples: &Bytes, days: &[&Day], rows: &[Range<usize>]) -> Result<u64, LoadError> {
         if rows.is_empty() {
             return Ok(0);
         }
@@ -203,11 +218,11 @@ impl Append<'_> {
         Ok(())
     }
 
-    async fn copy(&self, into: &str, tuples: &[u8], ranges: &[Range<usize>]) -> Result<u64, LoadError> {
+    async fn copy(&self, into: &str, tuples: &Bytes, ranges: &[Range<usize>]) -> Result<u64, LoadError> {
         self.copy_by(&reconcile_sql::copy_in(into, &self.rows.columns), tuples, ranges).await
     }
 
-    async fn copy_by(&self, sql: &str, tuples: &[u8], ranges: &[Range<usize>]) -> Result<u64, LoadError> {
+    async fn copy_by(&self, sql: &str, tuples: &Bytes, ranges: &[Range<usize>]) -> Result<u64, LoadError> {
         let failed = || LoadError::query(format!("copy rows for {}", self.table.name));
         let sink = self.transaction.copy_in(sql).await.map_err(failed())?;
         let mut sink = std::pin::pin!(sink);

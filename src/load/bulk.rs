@@ -8,13 +8,17 @@
 //! keeping them row by row.
 //! Whatever is kept about the rows of a fact finds the days that came whole in [`BulkDays`], as it is handed to each table's
 //! reconciliation.
-//! A day that is over, and of which no more rows are known to wait, gets on the spot what sealing gives, indexes on the members'
-//! keys and checked foreign keys, but for statistics: those want no lock, and the next round of sealing gathers them. Any other
-//! day becomes a hot partition.
+//! A day that is over, and of which no more rows are known to wait, gets at once what sealing gives: indexes on the members'
+//! keys with the load, checked foreign keys right behind its commit ([`check_foreign_keys`]). Statistics, and whatever that leaves
+//! undone, are the next round of sealing's. Any other day becomes a hot partition.
 //!
 //! # Ordering
-//! The fact's days are locked behind the shards and before the dimensions, as whoever makes partitions does. A partition that
-//! came meanwhile is loaded as any other. Foreign keys want the dimensions for themselves: they are locked
+//! A row's time is a part of what names it, so nobody else has rows of these keys who does not need the same day: each day is locked,
+//! before any shard, and no shard is taken for it. Loads of other days go on beside it, whole or not. Who needs the day
+//! waits for this load before it takes any other lock (`days`). A partition that came meanwhile is loaded as any other. Who wants
+//! no load of a fact under way locks the shards and, alone, the lock that bulk loads share.
+//! The tables are attached after the last of them is complete: that takes a lock on the fact that bulk loads do not share.
+//! Where the fact itself declares foreign keys, attaching wants the dimensions for itself: they are locked
 //! in that mode from the beginning, because locks that grow meet each other.
 //!
 //! # Visibility
@@ -24,15 +28,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use deadpool_postgres::{GenericClient, Transaction};
+use deadpool_postgres::{GenericClient, Object, Transaction};
 
 use super::PreparedPart;
 use super::days::{KnownDays, partition_name};
 use super::error::LoadError;
-use super::locks::{LockSet, days_lock};
-use super::merge_sql::{quoted, table_name};
+use super::locks::{Hold, day_lock, partition_lock, whole_days_lock};
+use super::merge_sql::{lock_tables, quoted, table_name};
 use super::plan::{TableKind, TablePlan};
-use super::seal::SealPlan;
+use super::seal::{self, SealPlan};
+use crate::error::chain;
 use crate::telemetry::guarded;
 
 /// So many rows of a day are worth a table of their own.
@@ -66,15 +71,26 @@ impl BulkDays {
         Ok(chosen)
     }
 
+    /// Whether all of these days are made whole: then no row of them meets another.
+    pub(super) fn covers(&self, fact: &str, days: &BTreeSet<NaiveDate>) -> bool {
+        self.0.get(fact).is_some_and(|whole| days.is_subset(whole))
+    }
+
     pub(super) fn contains(&self, fact: &str, day: NaiveDate) -> bool {
         self.0.get(fact).is_some_and(|days| days.contains(&day))
     }
 
-    /// The dimensions that their facts point at.
-    pub(super) fn dimensions<'p>(&self, parts: &'p [PreparedPart]) -> impl Iterator<Item = &'p String> {
-        let links =
-            parts.iter().filter(|part| self.0.contains_key(&part.plan.table)).flat_map(|part| part.plan.links());
-        links.map(|link| &link.table)
+    /// The dimensions that their facts declare foreign keys to.
+    pub(super) async fn dimensions(&self, transaction: &Transaction<'_>) -> Result<BTreeSet<String>, LoadError> {
+        if self.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let facts: Vec<String> = self.0.keys().map(|fact| table_name(fact)).collect();
+        let rows = transaction
+            .query(include_str!("sql/select_declared_dimensions.sql"), &[&facts])
+            .await
+            .map_err(LoadError::query("read which foreign keys facts declare"))?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,12 +99,13 @@ impl BulkDays {
 
     /// Shuts out others who make partitions. Returns the days that still have none.
     pub(super) async fn lock(&self, transaction: &Transaction<'_>) -> Result<Self, LoadError> {
-        let locks: LockSet = self.0.keys().map(|fact| days_lock(fact)).collect();
-        for lock in locks.into_iter().filter(|_| guarded!("days_lock")) {
-            transaction
-                .query_one("SELECT pg_advisory_xact_lock($1, $2)", &[&lock.class, &lock.object])
-                .await
-                .map_err(LoadError::query("lock the days of a fact"))?;
+        if guarded!("whole_days_lock") {
+            let facts = self.0.keys().map(|fact| whole_days_lock(fact)).collect();
+            Hold::Shared.all(transaction, &facts, "facts whose days are made whole").await?;
+        }
+        if guarded!("days_lock") {
+            let days = self.0.iter().flat_map(|(fact, days)| days.iter().map(|day| day_lock(fact, *day)));
+            Hold::Alone.all(transaction, &days.collect(), "the days of a fact").await?;
         }
         let mut left = Self::default();
         for (fact, days) in &self.0 {
@@ -132,6 +149,102 @@ impl Sealable<'_> {
     }
 }
 
+/// Adds and checks the foreign keys of the days that a load has made whole, in transactions of their own: adding takes the dimensions
+/// for a moment, checking keeps nobody from anything. What is in the way is left to sealing.
+pub(super) async fn check_foreign_keys(client: &mut Object, bulk: &BulkDays, sealable: &Sealable<'_>) {
+    for (fact, days) in &bulk.0 {
+        let Some(seal) = sealable.seals.get(fact) else { continue };
+        for day in days.iter().filter(|day| sealable.is_complete(seal, **day)) {
+            let made = Made { seal, fact, day: *day };
+            if let Err(error) = made.check_foreign_keys(client).await {
+                let (partition, error) = (made.name(), chain(&error));
+                tracing::debug!(component = "load", partition, error, "foreign keys are left to sealing");
+            }
+        }
+    }
+}
+
+/// A partition that has its indexes.
+struct Made<'a> {
+    seal: &'a SealPlan,
+    fact: &'a str,
+    day: NaiveDate,
+}
+
+impl Made<'_> {
+    fn name(&self) -> String {
+        partition_name(self.fact, self.day)
+    }
+
+    async fn check_foreign_keys(&self, client: &mut Object) -> Result<(), LoadError> {
+        let name = self.name();
+        let keys = self.seal.foreign_keys(&name);
+        if !keys.is_empty() {
+            let dimensions: BTreeSet<&String> = keys.iter().map(|key| key.dimension).collect();
+            let tables = dimensions.into_iter().chain([&name]);
+            let add: Vec<String> = keys.iter().map(|key| format!("{} NOT VALID", key.add())).collect();
+            let add = format!(
+                "SET LOCAL lock_timeout = '{}'; {};\nALTER TABLE {} {}",
+                seal::LOCK_TIMEOUT,
+                lock_tables(tables, "SHARE ROW EXCLUSIVE").unwrap_or_default(),
+                table_name(&name),
+                add.join(", "),
+            );
+            if !self.alone(client, &add).await? {
+                return Ok(());
+            }
+        }
+        let check: Vec<String> = keys.iter().map(seal::ForeignKey::validate).collect();
+        let check = if check.is_empty() {
+            String::new()
+        } else {
+            format!("ALTER TABLE {} {}", table_name(&name), check.join(", "))
+        };
+        self.alone(client, &check).await?;
+        Ok(())
+    }
+
+    /// Unless another process is at it, or has been. A transaction.
+    async fn alone(&self, client: &mut Object, sql: &str) -> Result<bool, LoadError> {
+        let name = self.name();
+        let failed = || LoadError::query(format!("check the foreign keys of partition {name}"));
+        let transaction = client.transaction().await.map_err(failed())?;
+        let lock = partition_lock(&name);
+        let found = transaction
+            .query_one(include_str!("sql/try_made_partition.sql"), &[&lock.class, &lock.object, &name])
+            .await
+            .map_err(failed())?;
+        if !found.get::<_, bool>(0) {
+            return Ok(false);
+        }
+        transaction.batch_execute(sql).await.map_err(failed())?;
+        transaction.commit().await.map_err(failed())?;
+        Ok(true)
+    }
+}
+
+/// The indexes that a fact declares.
+pub(super) struct DeclaredIndexes(Vec<(Option<String>, bool, String)>);
+
+impl DeclaredIndexes {
+    pub(super) async fn read(transaction: &Transaction<'_>, fact: &str) -> Result<Self, LoadError> {
+        let rows = transaction
+            .query(include_str!("sql/select_declared_indexes.sql"), &[&table_name(fact)])
+            .await
+            .map_err(LoadError::query(format!("read the indexes of {fact}")))?;
+        Ok(Self(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()))
+    }
+
+    /// The server gives them their names, as it does when it makes them itself.
+    fn statements(&self, table: &str) -> impl Iterator<Item = String> {
+        let table = table_name(table);
+        self.0.iter().map(move |(constraint, is_unique, index)| match constraint {
+            Some(constraint) => format!("ALTER TABLE {table} ADD {constraint}"),
+            None => format!("CREATE {}INDEX ON {table} {index}", if *is_unique { "UNIQUE " } else { "" }),
+        })
+    }
+}
+
 /// The table of one day, on its way to be a partition.
 pub(super) struct DayTable<'a> {
     pub transaction: &'a Transaction<'a>,
@@ -165,20 +278,23 @@ impl DayTable<'_> {
         format!("COPY {} ({}) FROM STDIN (FORMAT binary, FREEZE true)", table_name(&self.name()), columns.join(", "))
     }
 
-    /// Makes a partition of it. What the fact declares is made by the server.
-    pub(super) async fn finish(&self) -> Result<(), LoadError> {
+    /// Over all its rows, before anybody else waits for it.
+    pub(super) async fn index(&self, declared: &DeclaredIndexes) -> Result<(), LoadError> {
+        let name = self.name();
+        let own = match self.sealable.seals.get(&self.plan.table) {
+            None => Vec::new(),
+            Some(seal) if self.sealable.is_complete(seal, self.day) => seal.indexes(&name),
+            Some(seal) => seal.hot_indexes(&name),
+        };
+        let statements: Vec<String> = declared.statements(&name).chain(own).collect();
+        self.execute(&statements.join(";\n")).await
+    }
+
+    /// Makes a partition of it. What the fact declares and it lacks is made by the server.
+    pub(super) async fn attach(&self) -> Result<(), LoadError> {
         let (fact, name) = (&self.plan.table, self.name());
         let seal = self.sealable.seals.get(fact);
         let sealed = seal.filter(|seal| self.sealable.is_complete(seal, self.day));
-        if let Some(seal) = sealed {
-            for statement in seal.statements(&name) {
-                self.execute(&statement).await?;
-            }
-        } else if let Some(seal) = seal {
-            for statement in seal.hot_indexes(&name) {
-                self.execute(&statement).await?;
-            }
-        }
         let (partition, (first, next)) = (table_name(&name), self.bounds());
         let attach = format!(
             "ALTER TABLE {} ATTACH PARTITION {partition} FOR VALUES FROM ({first}) TO ({next});\n\
@@ -188,7 +304,7 @@ impl DayTable<'_> {
         self.execute(&attach).await?;
         let failed = || LoadError::query(format!("note the state of partition {name}"));
         let (state, reason) = match sealed {
-            Some(_) => ("sealing", "its statistics are to be gathered"),
+            Some(_) => ("sealing", "its foreign keys are to be checked, its statistics to be gathered"),
             None => ("hot", "its day is not over, or more of its rows wait"),
         };
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] = [&name, fact, &self.day, &state, &reason];

@@ -6,9 +6,10 @@
 //! rest comes when it is sealed (`seal`). Only the owner of a fact may attach to it,
 //! so the loader's user owns the facts, or is a member of the role that does.
 //! # Ordering
-//! Each run is a transaction of its own under an advisory lock of the fact, so that processes make a day
-//! once. Attaching takes SHARE ROW EXCLUSIVE on the dimensions (for the foreign keys): they are locked
-//! by name first, as loads do, so that the two never wait for each other in a circle.
+//! Each run is a transaction of its own under advisory locks of the days that are missing, ascending, so that a day is made
+//! once; who needs a day that a load is making whole (`bulk`) waits until that load is done. Attaching takes SHARE ROW EXCLUSIVE on the
+//! dimensions where the fact declares foreign keys: they are locked by name first, as loads do, so that the two never wait
+//! for each other in a circle.
 //! # Retries
 //! Idempotent. A dimension that stays locked longer than [`LOCK_TIMEOUT`] is a transient error, so that
 //! no queue of loaders builds up behind it.
@@ -20,7 +21,7 @@ use chrono::{Days, NaiveDate};
 use deadpool_postgres::{Object, Transaction};
 
 use super::error::LoadError;
-use super::locks::days_lock;
+use super::locks::{Hold, day_lock};
 use super::merge_sql::{lock_tables, quoted, table_name};
 use super::seal::SealPlan;
 
@@ -75,21 +76,15 @@ async fn create_days(
     seal: Option<&SealPlan>,
     days: &[NaiveDate],
 ) -> Result<(), LoadError> {
-    let failed = || LoadError::query(format!("list the partitions of {fact}"));
-    let lock = days_lock(fact);
-    let begin = format!(
-        "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SELECT pg_advisory_xact_lock({}, {})",
-        lock.class, lock.object
-    );
-    transaction.batch_execute(&begin).await.map_err(failed())?;
-    let rows =
-        transaction.query(include_str!("sql/select_partitions.sql"), &[&table_name(fact)]).await.map_err(failed())?;
-    let there: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let missing: Vec<NaiveDate> =
-        days.iter().filter(|day| !there.contains(&partition_name(fact, **day))).copied().collect();
+    let locks = missing(transaction, fact, days).await?.into_iter().map(|day| day_lock(fact, day)).collect();
+    Hold::Alone.all(transaction, &locks, "the days of a fact").await?;
+    // others may have made some while we waited
+    let missing = missing(transaction, fact, days).await?;
     if missing.is_empty() {
         return Ok(());
     }
+    let timeout = format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'");
+    transaction.batch_execute(&timeout).await.map_err(LoadError::query("lock the dimensions"))?;
     if let Some(lock) = lock_tables(dimensions.iter(), "SHARE ROW EXCLUSIVE") {
         transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
     }
@@ -103,6 +98,15 @@ async fn create_days(
         transaction.execute(include_str!("sql/insert_partition.sql"), &[&name, &fact, &day]).await.map_err(failed())?;
     }
     Ok(())
+}
+
+/// Days without partition, in their order.
+async fn missing(transaction: &Transaction<'_>, fact: &str, days: &[NaiveDate]) -> Result<Vec<NaiveDate>, LoadError> {
+    let failed = LoadError::query(format!("list the partitions of {fact}"));
+    let sql = include_str!("sql/select_partitions.sql");
+    let rows = transaction.query(sql, &[&table_name(fact)]).await.map_err(failed)?;
+    let there: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(days.iter().filter(|day| !there.contains(&partition_name(fact, **day))).copied().collect())
 }
 
 /// `fact_events_p20261123`

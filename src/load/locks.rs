@@ -1,12 +1,17 @@
-//! Which advisory locks a load takes: one a dimension, eight a fact (by hash of the natural key).
+//! Which advisory locks a load takes: one a dimension, eight a fact (by hash of the natural key), and one for each day that it
+//! makes whole.
 //!
 //! # Ordering
-//! The source first, then ascending by (table, shard); every process computes the same numbers, whatever its version, so the
-//! hash is spelled out here and must not change.
+//! The source first; then, where days are made whole, their facts, shared, and the days, ascending; then ascending by (table, shard).
+//! Every process computes the same numbers, whatever its version, so the hash is spelled out here and must not change.
 
 use std::collections::BTreeSet;
 
+use chrono::{Datelike, NaiveDate};
+use deadpool_postgres::Transaction;
 use sha2::{Digest, Sha256};
+
+use super::error::LoadError;
 
 /// Shards of one fact. More let more loaders in at once; each costs a round trip.
 pub(super) const SHARD_COUNT: u64 = 8;
@@ -20,6 +25,29 @@ pub(super) struct AdvisoryLock {
 
 /// Sorted: the order in which they are to be taken.
 pub(super) type LockSet = BTreeSet<AdvisoryLock>;
+
+/// To the end of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    Alone,
+    Shared,
+}
+
+impl Hold {
+    /// One after the other: in one statement their order would be the planner's.
+    pub(super) async fn all(self, transaction: &Transaction<'_>, locks: &LockSet, what: &str) -> Result<(), LoadError> {
+        let failed = || LoadError::query(format!("lock {what}"));
+        let sql = match self {
+            Self::Alone => "SELECT pg_advisory_xact_lock($1, $2)",
+            Self::Shared => "SELECT pg_advisory_xact_lock_shared($1, $2)",
+        };
+        let statement = transaction.prepare_cached(sql).await.map_err(failed())?;
+        for lock in locks {
+            transaction.query_one(&statement, &[&lock.class, &lock.object]).await.map_err(failed())?;
+        }
+        Ok(())
+    }
+}
 
 /// A shard of a fact, or all of a dimension (shard 0).
 pub(super) fn shard_lock(table: &str, shard: u8) -> AdvisoryLock {
@@ -36,9 +64,14 @@ pub(super) fn source_lock(source_partition_id: i64) -> AdvisoryLock {
     }
 }
 
-/// Creating partitions of a fact.
-pub(super) fn days_lock(table: &str) -> AdvisoryLock {
-    AdvisoryLock { class: lock_class("days", table), object: 0 }
+/// Making the partition of a day: held until it is there for all to see.
+pub(super) fn day_lock(table: &str, day: NaiveDate) -> AdvisoryLock {
+    AdvisoryLock { class: lock_class("day", table), object: day.num_days_from_ce() }
+}
+
+/// Loads that make days of a fact whole hold no shards for them, but this, shared; alone for who wants no load of it under way.
+pub(super) fn whole_days_lock(table: &str) -> AdvisoryLock {
+    AdvisoryLock { class: lock_class("whole days", table), object: 0 }
 }
 
 /// Sealing a partition.

@@ -20,9 +20,13 @@ use super::plan::Link;
 /// A key and its name take some 100 bytes.
 const NAMES_MAX: usize = 1_000_000;
 
-/// By dimension table.
 #[derive(Debug, Default)]
-pub(super) struct KnownMembers(Mutex<HashMap<String, Known>>);
+pub(super) struct KnownMembers {
+    /// By dimension table.
+    known: Mutex<HashMap<String, Known>>,
+    /// Held by whoever asks the server: loads that begin together name the same members, and what one is told the others know.
+    asking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -40,6 +44,11 @@ impl KnownMembers {
         link: &Link,
         names: &[String],
     ) -> Result<Vec<Option<i64>>, LoadError> {
+        let keys = self.known(&link.table, names);
+        if keys.iter().all(Option::is_some) {
+            return Ok(keys);
+        }
+        let _asking = self.asking.lock().await;
         let mut keys = self.known(&link.table, names);
         let unknown: Vec<&str> =
             names.iter().zip(&keys).filter(|(_, key)| key.is_none()).map(|(name, _)| name.as_str()).collect();
@@ -50,7 +59,7 @@ impl KnownMembers {
         for (name, key) in names.iter().zip(&mut keys) {
             *key = key.or_else(|| found.get(name).copied());
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.entry(link.table.clone()).or_default();
         if known.keys.len() + found.len() > NAMES_MAX {
             known.keys.clear();
@@ -68,7 +77,7 @@ impl KnownMembers {
     /// Whether the newest known member of the dimension is there with its key; otherwise all of them are forgotten.
     pub(super) async fn still_stand(&self, client: &impl GenericClient, link: &Link) -> Result<bool, LoadError> {
         let newest = {
-            let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let newest = known.get(&link.table).and_then(|known| known.newest.clone());
             let Some(newest) = newest else { return Ok(true) };
             newest
@@ -76,13 +85,13 @@ impl KnownMembers {
         let (key, name) = newest;
         let stands = look_up(client, link, &[&name]).await?.get(&name) == Some(&key);
         if !stands {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.table);
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&link.table);
         }
         Ok(stands)
     }
 
     fn known(&self, table: &str, names: &[String]) -> Vec<Option<i64>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = known.get(table) else { return vec![None; names.len()] };
         names.iter().map(|name| known.keys.get(name).copied()).collect()
     }

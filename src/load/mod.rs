@@ -17,17 +17,17 @@
 //! # Ways
 //! Rows of one connector into one fact, of offsets that nobody has loaded, are ranked and resolved in the process, keys that the
 //! table holds are asked for once, and all others are copied straight into it (`append`). Many rows of a day that has no partition make it whole: copied, indexed, attached,
-//! and sealed where the day is over (`bulk`). Everything else is ranked by SQL:
+//! and sealed where the day is over (`bulk`); loads of different days do so at once. Everything else is ranked by SQL:
 //! dimensions, members told by names, masks, replays. A replay that makes the very rows that `load_state` tells of (`digest`), and
 //! finds as many there, writes nothing else; one that makes every row again exactly ends after one comparison. What people changed in
 //! the warehouse by hand is looked for where a reload is ordered.
 //!
 //! # Ordering
 //! Within a load: partitions for new days (transactions of their own, `days`); rows copied into temporary
-//! tables; the source's lock, shared, or alone where rows are to be retracted; the shards' locks, ascending
-//! (`locks`), all of them where rows are to be retracted, because their keys are not known beforehand; **then** the
-//! catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions, inferred
-//! members, facts, each: retract, promote, insert (`reconcile_sql`); the cells of rollups, sorted, and what they come to.
+//! tables; the source's lock, shared, or alone where rows are to be retracted; the days that are made whole (`bulk`), which need no
+//! shard; the shards' locks, ascending (`locks`), all of them where rows are to be retracted, because their keys are not known
+//! beforehand; **then** the catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions,
+//! inferred members, facts, each: retract, promote, insert (`reconcile_sql`); the cells of rollups, sorted, and what they come to.
 //! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
 //! successor waits is seen in `load_state`. So whoever comes last leaves what is live. One that another loader has loaded
 //! meanwhile, with the masks of before, is begun anew as one that replaces those rows.
@@ -366,6 +366,7 @@ impl Loader {
         }
         match &outcome {
             Ok(Some(LoadOutcome::Loaded(counts))) => {
+                bulk::check_foreign_keys(&mut client, &bulk, &sealable).await;
                 metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
                 record(batches, counts);
             }

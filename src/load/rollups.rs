@@ -6,22 +6,28 @@
 //! rows of the fact, at start. A rollup that nobody declares any more is kept until its row and its table are removed.
 //!
 //! # Ordering
-//! Made under all shards of the fact, so that no load of it is under way, in one transaction with its row. Loads read the rows under
-//! their shards, so that none misses a rollup that is made before it commits.
+//! Made under all shards of the fact and with no day of it being made whole, so that no load of it is under way, in one transaction
+//! with its row. Loads read the rows under the same locks, so that none misses a rollup that is made before it commits.
+//! Partitions get an index for it: who seals one of them is waited for, before the shards are taken, and begins none meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use serde::{Deserialize, Serialize};
 
 use super::error::LoadError;
-use super::locks::{SHARD_COUNT, shard_lock};
+use super::locks::{Hold, SHARD_COUNT, partition_lock, shard_lock, whole_days_lock};
 use super::merge_sql::table_name;
 use super::plan::{TableKind, TablePlan};
 use super::rollup_sql;
 use super::seal::time_index_if_missing;
 use super::warehouse_table::{SCHEMA, WarehouseTable};
 use crate::config::{Rollup as Declared, RollupAggregate, RollupGrain};
+
+/// Whether a partition is still being sealed is asked so often. Waiting for the lock itself, a statement would hold a snapshot, for
+/// which the building of indexes waits.
+const SEALING_WAIT: Duration = Duration::from_millis(100);
 
 /// A rollup of a fact; as JSON it stands in the warehouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,21 +132,22 @@ async fn make(transaction: &Transaction<'_>, rollup: &Rollup) -> Result<(), Load
     let failed = || LoadError::query(format!("make {} from {}", rollup.name, rollup.fact));
     // it takes what it takes: to end it halfway would only begin it anew
     transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(failed())?;
-    for shard in 0..SHARD_COUNT as u8 {
-        let lock = shard_lock(&rollup.fact, shard);
-        let sql = "SELECT pg_advisory_xact_lock($1, $2)";
-        transaction.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
-    }
+    // two that make rollups of one fact come one after the other
+    let whole_days = [whole_days_lock(&rollup.fact)].into();
+    Hold::Alone.all(transaction, &whole_days, "a fact whose days are made whole").await?;
+    let mut partitions = BTreeSet::new();
+    hold_partitions(transaction, rollup, &mut partitions).await?;
+    let shards = (0..SHARD_COUNT as u8).map(|shard| shard_lock(&rollup.fact, shard)).collect();
+    Hold::Alone.all(transaction, &shards, "the shards of a fact").await?;
     let found = transaction.query_opt(include_str!("sql/select_rollup.sql"), &[&rollup.name]).await.map_err(failed())?;
     if let Some(found) = &found
         && parsed(rollup.name.clone(), found.get("definition")).is_ok_and(|there| there == *rollup)
     {
         return Ok(()); // another process was first
     }
-    let partitions = include_str!("sql/select_partitions.sql");
-    let partitions = transaction.query(partitions, &[&table_name(&rollup.fact)]).await.map_err(failed())?;
+    hold_partitions(transaction, rollup, &mut partitions).await?;
     for partition in &partitions {
-        let index = time_index_if_missing(partition.get(0), &rollup.time);
+        let index = time_index_if_missing(partition, &rollup.time);
         transaction.batch_execute(&index).await.map_err(failed())?;
     }
     transaction.batch_execute(&rollup_sql::build(rollup)).await.map_err(failed())?;
@@ -152,6 +159,27 @@ async fn make(transaction: &Transaction<'_>, rollup: &Rollup) -> Result<(), Load
         .await
         .map_err(failed())?;
     tracing::info!(component = "load", rollup = %rollup.name, fact = %rollup.fact, "rollup made");
+    Ok(())
+}
+
+/// Adds the partitions of the fact that are not `held`: nobody seals them until the end of the transaction.
+async fn hold_partitions(
+    transaction: &Transaction<'_>,
+    rollup: &Rollup,
+    held: &mut BTreeSet<String>,
+) -> Result<(), LoadError> {
+    let failed = || LoadError::query(format!("hold the partitions of {}", rollup.fact));
+    let sql = include_str!("sql/select_partitions.sql");
+    let rows = transaction.query(sql, &[&table_name(&rollup.fact)]).await.map_err(failed())?;
+    let there: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    for name in there.difference(&held.clone()) {
+        let lock = partition_lock(name);
+        let sql = "SELECT pg_try_advisory_xact_lock($1, $2)";
+        while !transaction.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?.get::<_, bool>(0) {
+            tokio::time::sleep(SEALING_WAIT).await;
+        }
+        held.insert(name.clone());
+    }
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use super::plan::{TableKind, TablePlan};
 use super::warehouse_table::SCHEMA;
 
 /// How long the locks for a foreign key are waited for; another round tries again.
-const LOCK_TIMEOUT: &str = "2s";
+pub(super) const LOCK_TIMEOUT: &str = "2s";
 /// Identifiers beyond this are cut off by the server. Source: PostgreSQL 15, NAMEDATALEN − 1.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 
@@ -102,15 +102,19 @@ impl SealPlan {
         (name, format!("CREATE INDEX {how}{index} ON {table} USING {brin}"))
     }
 
-    /// What seals a table that nobody else sees yet, but for its statistics.
-    pub(super) fn statements(&self, partition: &str) -> Vec<String> {
+    /// Those of a table that nobody else sees yet.
+    pub(super) fn indexes(&self, partition: &str) -> Vec<String> {
         let mut indexes = self.member_indexes(partition, false);
         indexes.push(self.time_index(partition, false));
-        let checked = |(key, dimension): &(String, String)| {
+        indexes.into_iter().map(|(_, statement)| statement).collect()
+    }
+
+    pub(super) fn foreign_keys(&self, partition: &str) -> Vec<ForeignKey<'_>> {
+        let foreign_key = |(key, dimension)| {
             let constraint = own_name(partition, &format!("{key}_fkey"));
-            format!("ALTER TABLE {} {}", table_name(partition), foreign_key(&constraint, key, dimension))
+            ForeignKey { constraint, key, dimension }
         };
-        indexes.into_iter().map(|(_, statement)| statement).chain(self.members.iter().map(checked)).collect()
+        self.members.iter().map(|(key, dimension)| foreign_key((key, dimension))).collect()
     }
 
     #[cfg(test)]
@@ -130,6 +134,24 @@ impl SealPlan {
         let end =
             day.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX).and_time(chrono::NaiveTime::MIN).and_utc();
         end.checked_add_signed(TimeDelta::hours(i64::from(self.after_hours))).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+/// From a partition to a dimension.
+pub(super) struct ForeignKey<'a> {
+    constraint: String,
+    key: &'a String,
+    pub dimension: &'a String,
+}
+
+impl ForeignKey<'_> {
+    pub(super) fn add(&self) -> String {
+        let (constraint, key, dimension) = (quoted(&self.constraint), quoted(self.key), table_name(self.dimension));
+        format!("ADD CONSTRAINT {constraint} FOREIGN KEY ({key}) REFERENCES {dimension} ({key})")
+    }
+
+    pub(super) fn validate(&self) -> String {
+        format!("VALIDATE CONSTRAINT {}", quoted(&self.constraint))
     }
 }
 
@@ -248,16 +270,15 @@ impl Sealing<'_> {
             self.execute(&create).await?;
         }
         self.say("sealing", "its foreign keys are checked").await?;
-        for (key, dimension) in &self.plan.members {
-            let constraint = own_name(name, &format!("{key}_fkey"));
-            let found = there.get(&constraint).map(String::as_str);
-            if found.is_none() && !self.add_foreign_key(&constraint, key, dimension).await? {
+        for key in self.plan.foreign_keys(name) {
+            let found = there.get(&key.constraint).map(String::as_str);
+            if found.is_none() && !self.add_foreign_key(&key).await? {
+                let dimension = key.dimension;
                 self.say("sealing", &format!("loads hold {dimension}: it is tried again")).await?;
                 return Ok(false);
             }
             if found != Some("checked") {
-                let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", table_name(name), quoted(&constraint));
-                self.execute(&sql).await?;
+                self.execute(&format!("ALTER TABLE {} {}", table_name(name), key.validate())).await?;
             }
         }
         // summarises the lineage's BRIN too
@@ -278,14 +299,14 @@ impl Sealing<'_> {
     }
 
     /// `false`: the locks could not be had in time.
-    async fn add_foreign_key(&self, constraint: &str, key: &str, dimension: &str) -> Result<bool, LoadError> {
+    async fn add_foreign_key(&self, key: &ForeignKey<'_>) -> Result<bool, LoadError> {
         let partition = table_name(&self.partition.name);
-        let tables = [dimension.to_owned(), self.partition.name.clone()];
+        let tables = [key.dimension.clone(), self.partition.name.clone()];
         let lock = lock_tables(tables.iter(), "SHARE ROW EXCLUSIVE").unwrap_or_default();
         let sql = format!(
             "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; {lock};\n\
              ALTER TABLE {partition} {} NOT VALID; COMMIT",
-            foreign_key(constraint, key, dimension),
+            key.add(),
         );
         let added = self.client.batch_execute(&sql).await;
         if let Err(error) = added {
@@ -314,11 +335,6 @@ impl Sealing<'_> {
             .map_err(LoadError::query(format!("note the state of partition {name}")))?;
         Ok(())
     }
-}
-
-fn foreign_key(constraint: &str, key: &str, dimension: &str) -> String {
-    let (constraint, key, dimension) = (quoted(constraint), quoted(key), table_name(dimension));
-    format!("ADD CONSTRAINT {constraint} FOREIGN KEY ({key}) REFERENCES {dimension} ({key})")
 }
 
 /// `fact_events_p20261123_user_key`, shortened where it would be cut off.

@@ -6,7 +6,6 @@
 //! PostgreSQL's, which limits what columns a key may have here ([`RankedRows::suits`]); other facts are ranked by SQL.
 //! A row of a member that is not there yet has a gap for its key, filled within the transaction that makes the member.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -60,7 +59,7 @@ pub(super) struct TableRows {
     /// Names of the columns, in the order of the fields.
     pub columns: Vec<String>,
     /// Tuples of binary COPY without head and end: winners by day and key, then losers.
-    tuples: BytesMut,
+    tuples: Bytes,
     /// Where each begins, and the end.
     starts: Vec<usize>,
     pub winner_count: usize,
@@ -117,11 +116,15 @@ impl RankedRows {
         let times = times.as_primitive::<TimestampMillisecondType>().values();
         let day = |row: u32| times[row as usize].div_euclid(DAY_MILLIS);
         let rank = ranks(&rows)?;
-        let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-        order.sort_unstable_by(|one, other| {
-            let (a, b) = (*one as usize, *other as usize);
-            day(*one).cmp(&day(*other)).then_with(|| keys.row(a).cmp(&keys.row(b))).then_with(|| rank[b].cmp(&rank[a]))
+        // most are told apart by what lies here, without a look at the keys themselves
+        let place = |row: u32| (day(row), start_of(keys.row(row as usize).as_ref()), row);
+        let mut places: Vec<(i64, u64, u32)> = (0..rows.num_rows() as u32).map(place).collect();
+        places.sort_unstable_by(|one, other| {
+            let (a, b) = (one.2 as usize, other.2 as usize);
+            let roughly = (one.0, one.1).cmp(&(other.0, other.1));
+            roughly.then_with(|| keys.row(a).cmp(&keys.row(b))).then_with(|| rank[b].cmp(&rank[a]))
         });
+        let mut order: Vec<u32> = places.into_iter().map(|(_, _, row)| row).collect();
         let mut losers = Vec::new();
         let mut last: Option<u32> = None;
         order.retain(|row| {
@@ -205,7 +208,7 @@ impl RankedRows {
         let identity = identity.collect::<Result<_, _>>().map_err(failed)?;
         Ok(TableRows {
             columns,
-            tuples,
+            tuples: tuples.freeze(),
             starts,
             winner_count: self.winner_count,
             days: self.days,
@@ -257,16 +260,16 @@ impl TableRows {
     }
 
     /// Tuples with every key in its place.
-    pub(super) fn filled(&self, keys: &[HashMap<String, i64>]) -> Result<Cow<'_, [u8]>, LoadError> {
+    pub(super) fn filled(&self, keys: &[HashMap<String, i64>]) -> Result<Bytes, LoadError> {
         if self.gaps.is_empty() {
-            return Ok(Cow::Borrowed(&self.tuples));
+            return Ok(self.tuples.clone());
         }
         let mut tuples = self.tuples.to_vec();
         for Gap { at, link, name, .. } in &self.gaps {
             let key = keys[*link].get(name).ok_or(LoadError::MemberMissing)?;
             tuples[*at..*at + 8].copy_from_slice(&key.to_be_bytes());
         }
-        Ok(Cow::Owned(tuples))
+        Ok(tuples.into())
     }
 
     /// A column of `grouped` with every member's key in its place.
@@ -285,23 +288,15 @@ impl TableRows {
     }
 
     /// A complete COPY stream of the rows in `ranges`, which are sorted.
-    pub(super) fn stream(&self, tuples: &[u8], ranges: &[Range<usize>]) -> Vec<Bytes> {
-        let mut chunks = Vec::new();
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        chunk.extend_from_slice(HEAD);
+    pub(super) fn stream(&self, tuples: &Bytes, ranges: &[Range<usize>]) -> Vec<Bytes> {
+        let mut chunks = vec![Bytes::from_static(HEAD)];
         for range in ranges {
-            let mut rest = &tuples[self.starts[range.start]..self.starts[range.end]];
+            let mut rest = tuples.slice(self.starts[range.start]..self.starts[range.end]);
             while !rest.is_empty() {
-                let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES - chunk.len()));
-                chunk.extend_from_slice(now);
-                rest = later;
-                if chunk.len() == CHUNK_BYTES {
-                    chunks.push(std::mem::replace(&mut chunk, BytesMut::with_capacity(CHUNK_BYTES)).freeze());
-                }
+                chunks.push(rest.split_to(rest.len().min(CHUNK_BYTES)));
             }
         }
-        chunk.extend_from_slice(END);
-        chunks.push(chunk.freeze());
+        chunks.push(Bytes::from_static(END));
         chunks
     }
 
@@ -343,6 +338,14 @@ impl KeyColumn {
 fn named(rows: &RecordBatch, name: &str) -> Result<ArrayRef, ArrowError> {
     let found = rows.column_by_name(name).cloned();
     found.ok_or_else(|| ArrowError::SchemaError(format!("there is no column {name}")))
+}
+
+/// The first eight bytes of an encoded key: where they differ, they compare as the keys do.
+fn start_of(key: &[u8]) -> u64 {
+    let mut start = [0; 8];
+    let count = key.len().min(start.len());
+    start[..count].copy_from_slice(&key[..count]);
+    u64::from_be_bytes(start)
 }
 
 /// The order among rows of one key: LOAD-2.

@@ -10,7 +10,7 @@ use super::append::{Append, Expected};
 use super::bulk::{BulkDays, Sealable};
 use super::digest::Digest;
 use super::error::LoadError;
-use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
+use super::locks::{AdvisoryLock, Hold, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind, TablePlan};
 use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
@@ -133,8 +133,8 @@ impl Load<'_> {
             transaction.rollback().await.map_err(LoadError::query("roll back a load"))?;
             return Ok(None);
         }
-        lock_shards(&transaction, &self.shards(mode, missing)).await?;
         let bulk = self.bulk.lock(&transaction).await?;
+        Hold::Alone.all(&transaction, &self.shards(mode, missing, &bulk), "the shards of a load").await?;
         crate::telemetry::fail_point!("load.locked", LoadError::StillLive);
         let live = match self.admit(&transaction, mode, still_live).await? {
             Admitted::Yes(live) => live,
@@ -215,18 +215,12 @@ impl Load<'_> {
         if !guarded!("source_lock") {
             return Ok(());
         }
-        let sql = match mode {
-            Mode::Fresh => "SELECT pg_advisory_xact_lock_shared($1, $2)",
-            Mode::Replacing => "SELECT pg_advisory_xact_lock($1, $2)",
+        let hold = match mode {
+            Mode::Fresh => Hold::Shared,
+            Mode::Replacing => Hold::Alone,
         };
         let locks: LockSet = self.batches.iter().map(|batch| source_lock(batch.source_partition_id)).collect();
-        for lock in locks {
-            transaction
-                .query_one(sql, &[&lock.class, &lock.object])
-                .await
-                .map_err(LoadError::query("lock the source of a load"))?;
-        }
-        Ok(())
+        hold.all(transaction, &locks, "the source of a load").await
     }
 
     /// Source and range, as the statements take them that retract: those know one micro-batch.
@@ -249,7 +243,7 @@ impl Load<'_> {
         Ok(false)
     }
 
-    fn shards(&self, mode: Mode, missing: &MissingMembers<'_>) -> LockSet {
+    fn shards(&self, mode: Mode, missing: &MissingMembers<'_>, bulk: &BulkDays) -> LockSet {
         let every = |table: &LoadTable| -> Vec<AdvisoryLock> {
             let count = if table.is_fact { SHARD_COUNT as u8 } else { 1 };
             (0..count).map(|shard| shard_lock(&table.name, shard)).collect()
@@ -260,6 +254,7 @@ impl Load<'_> {
         let mut locks = LockSet::new();
         for part in self.parts {
             match part.plan.kind {
+                TableKind::Fact { .. } if bulk.covers(&part.plan.table, &part.rows.days) => {}
                 TableKind::Fact { .. } => {
                     debug_assert!(part.rows.shards.len() as u64 <= SHARD_COUNT, "a shard for each hash");
                     locks.extend(part.rows.shards.iter().map(|shard| shard_lock(&part.plan.table, *shard)));
@@ -314,7 +309,8 @@ impl Load<'_> {
             .iter()
             .filter(|table| mode == Mode::Replacing || self.parts.iter().any(|part| part.plan.table == table.name))
             .collect();
-        lock_dimensions(transaction, &touched, missing, self.parts, bulk).await?;
+        let declared = bulk.dimensions(transaction).await?;
+        lock_dimensions(transaction, &touched, missing, self.parts, &declared).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
@@ -468,32 +464,24 @@ async fn copy_in(transaction: &Transaction<'_>, number: usize, part: &PreparedPa
     Ok(())
 }
 
-/// One after the other: in one statement their order would be the planner's.
-async fn lock_shards(transaction: &Transaction<'_>, locks: &LockSet) -> Result<(), LoadError> {
-    let failed = || LoadError::query("lock the shards of a load");
-    let statement = transaction.prepare_cached("SELECT pg_advisory_xact_lock($1, $2)").await.map_err(failed())?;
-    for lock in locks {
-        transaction.query_one(&statement, &[&lock.class, &lock.object]).await.map_err(failed())?;
-    }
-    Ok(())
-}
-
-/// All of them before the first is written, by name: whoever attaches a partition does the same.
+/// All of them before the first is written, by name: whoever attaches a partition does the same. `declared`: a foreign key of a fact
+/// points at them, and partitions of it are attached.
 async fn lock_dimensions(
     transaction: &Transaction<'_>,
     touched: &[&LoadTable],
     missing: &MissingMembers<'_>,
     parts: &[PreparedPart],
-    bulk: &BulkDays,
+    declared: &BTreeSet<String>,
 ) -> Result<(), LoadError> {
     let merged = touched.iter().filter(|table| !table.is_fact).map(|table| table.name.clone());
     let mut written: BTreeSet<String> =
         merged.chain(missing.keys().map(|table| (*table).to_owned())).chain(decisions::dimensions(parts)).collect();
-    written.extend(bulk.dimensions(parts).cloned());
-    // foreign keys want them alone
-    let mode = if bulk.is_empty() { "ROW EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
-    if let Some(lock) = merge_sql::lock_tables(written.iter(), mode) {
-        transaction.batch_execute(&lock).await.map_err(LoadError::query("lock the dimensions"))?;
-    }
-    Ok(())
+    written.extend(declared.iter().cloned());
+    let lock = |name| {
+        // foreign keys want them alone
+        let mode = if declared.contains(name) { "SHARE ROW EXCLUSIVE" } else { "ROW EXCLUSIVE" };
+        merge_sql::lock_tables(std::iter::once(name), mode)
+    };
+    let locks: Vec<String> = written.iter().filter_map(lock).collect();
+    transaction.batch_execute(&locks.join("; ")).await.map_err(LoadError::query("lock the dimensions"))
 }

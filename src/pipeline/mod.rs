@@ -68,6 +68,6 @@ pub use preview::{Preview, PreviewError, PreviewReject, PreviewStage, preview};
 pub use reload::{ReloadError, Reloaded, reload};
 pub use resolver::{Resolver, ResolverError};
 pub use resolver_index::IndexPolicy;
-pub use run::{Role, RunError, RunHandle, run};
+pub use run::{LOADS_IN_FLIGHT, Role, RunError, RunHandle, run};
 pub use settled::{InFlight, SettledError, backlog, in_flight};
 pub use start::{StartError, Started, check_buckets, check_catalog, check_kafka, check_warehouse, connect};

@@ -39,7 +39,7 @@ const GAUGES_WAIT: Duration = Duration::from_secs(5);
 /// Micro-batches of this age are looked at by the books gauge.
 const BOOKS_SECONDS: f64 = 3600.0;
 /// Micro-batches loaded at once by one process.
-const LOADS_IN_FLIGHT: usize = 2;
+pub const LOADS_IN_FLIGHT: usize = 2;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]

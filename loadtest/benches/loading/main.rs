@@ -1,5 +1,5 @@
 //! One measurement of the loader, or of the plain upsert beside it, on a server that `run` has started. Prints a line
-//! of JSON: `{"phase", "rows", "seconds", "cpu_s"}`, the CPU-seconds being PostgreSQL's. Rows are made before the clock starts.
+//! of JSON: `{"phase", "rows", "seconds", "cpu_s", "client_cpu_s"}`, the CPU-seconds being PostgreSQL's and our own. Rows are made before the clock starts.
 //!
 //! | phase | what is measured |
 //! |---|---|
@@ -7,28 +7,29 @@
 //! | streaming | our loader, as fast as it can, into a hot day: micro-batches wait, so they are joined as the load role joins them |
 //! | single | the same with other rows into another hot day, one micro-batch a transaction |
 //! | replay | the same micro-batches again, under new names: nothing changes |
-//! | backfill | other rows into days that no row has reached before; the micro-batches wait, so that they are joined |
+//! | backfill | other rows into days that no row has reached before; the micro-batches wait, so that they are joined. Indexes are built and foreign keys checked |
 //! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
 
 mod plain;
 mod rows;
 mod server;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDate};
 use clap::{Parser, ValueEnum};
 use deadpool_postgres::Pool;
 use sluice::catalog::{CatalogError, Database, LiveBatch, migrate};
 use sluice::client::postgres;
 use sluice::config::{Connectors, PostgresSettings, load_connectors};
-use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader, PreparedBatches};
-use sluice::pipeline::JOINED;
+use sluice::load::{BatchToLoad, LoadOutcome, LoadPart, Loader};
+use sluice::pipeline::{JOINED, LOADS_IN_FLIGHT};
 use sluice::types::{MicroBatchId, OffsetRange};
+use tokio::task::JoinSet;
 
 use self::rows::{DAY_MILLIS, Layout};
 
@@ -172,27 +173,23 @@ impl Bench {
         if matches!(self.options.phase, Phase::Streaming | Phase::Single) {
             self.begin_day(&loader).await?;
         }
-        let clock = Clock::start(&self.options);
-        // as loaders do: the next micro-batch is prepared while this one is written
         let joined = if self.options.phase.is_joined() { self.joined() } else { 1 };
-        let groups: Vec<&[BatchToLoad]> = batches.chunks(joined).collect();
-        let mut next = Some(self.prepare_group(&loader, &groups, 0).await?);
-        for (number, group) in groups.iter().enumerate() {
-            let prepared = next.take().context("prepared before")?;
-            let coming = async {
-                match groups.get(number + 1) {
-                    Some(_) => self.prepare_group(&loader, &groups, number + 1).await.map(Some),
-                    None => Ok(None),
+        let work = Arc::new(Work { bench: self.clone(), loader, batches, joined, left: Mutex::default() });
+        work.left.lock().expect("not poisoned").waiting = (0..work.batches.len().div_ceil(joined)).collect();
+        let clock = Clock::start(&self.options);
+        // as the load role: each of them prepares and loads what waits, one after the other
+        let mut workers = JoinSet::new();
+        for _ in 0..LOADS_IN_FLIGHT {
+            let work = Arc::clone(&work);
+            workers.spawn(async move {
+                while let Some(number) = work.begin() {
+                    work.load(number).await?;
                 }
-            };
-            let (outcome, coming) = tokio::join!(loader.load_prepared(group, &prepared, live), coming);
-            next = coming?;
-            let outcome = outcome?;
-            let Some(LoadOutcome::Loaded(counts)) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
-            if self.options.phase == Phase::Replay {
-                let table = counts.tables["fact_sales"];
-                ensure!(table.inserted + table.updated + table.retracted == 0, "a replay changed rows: {table:?}");
-            }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(ended) = workers.join_next().await {
+            ended??;
         }
         clock.stop(self.options.phase);
         self.check("fact_sales", self.layout.with_changes).await
@@ -205,23 +202,6 @@ impl Bench {
         batch.source_partition_id = OTHER_SOURCE;
         loader.load(&batch, || live(batch.micro_batch_id)).await?;
         Ok(())
-    }
-
-    /// Those that are to be loaded after them are known to the loader, as they are in the catalog.
-    async fn prepare_group(
-        &self,
-        loader: &Loader,
-        groups: &[&[BatchToLoad]],
-        number: usize,
-    ) -> anyhow::Result<PreparedBatches> {
-        let prepared = loader.prepare(groups[number]).await?;
-        if self.options.phase != Phase::Backfill {
-            return Ok(prepared);
-        }
-        let batches_before: usize = groups[..=number].iter().map(|group| group.len()).sum();
-        let later = batches_before..self.batches();
-        let awaited = later.map(|batch| self.layout.days_of(batch)).collect::<Option<Vec<_>>>();
-        Ok(prepared.awaiting(awaited.context("in range")?))
     }
 
     async fn plain(&self) -> anyhow::Result<()> {
@@ -266,6 +246,57 @@ impl Bench {
     }
 }
 
+/// What the workers of one process share.
+struct Work {
+    bench: Bench,
+    loader: Loader,
+    batches: Vec<BatchToLoad>,
+    /// So many micro-batches are one transaction.
+    joined: usize,
+    left: Mutex<Left>,
+}
+
+/// Numbers of groups of micro-batches.
+#[derive(Default)]
+struct Left {
+    waiting: BTreeSet<usize>,
+    loading: BTreeSet<usize>,
+}
+
+impl Work {
+    fn begin(&self) -> Option<usize> {
+        let mut left = self.left.lock().expect("not poisoned");
+        let number = left.waiting.pop_first()?;
+        left.loading.insert(number);
+        Some(number)
+    }
+
+    async fn load(&self, number: usize) -> anyhow::Result<()> {
+        let group = self.batches.chunks(self.joined).nth(number).context("there are as many")?;
+        let mut prepared = self.loader.prepare(group).await?;
+        if self.bench.options.phase == Phase::Backfill {
+            prepared = prepared.awaiting(self.awaited(number)?);
+        }
+        let outcome = self.loader.load_prepared(group, &prepared, live).await?;
+        let Some(LoadOutcome::Loaded(counts)) = outcome else { anyhow::bail!("not loaded: {outcome:?}") };
+        if self.bench.options.phase == Phase::Replay {
+            let table = counts.tables["fact_sales"];
+            ensure!(table.inserted + table.updated + table.retracted == 0, "a replay changed rows: {table:?}");
+        }
+        self.left.lock().expect("not poisoned").loading.remove(&number);
+        Ok(())
+    }
+
+    /// Days of which other groups have rows that are not loaded, as the catalog tells them.
+    fn awaited(&self, number: usize) -> anyhow::Result<Vec<(NaiveDate, NaiveDate)>> {
+        let left = self.left.lock().expect("not poisoned");
+        let others = left.waiting.iter().chain(&left.loading).filter(|other| **other != number);
+        let batches = others.flat_map(|group| group * self.joined..((group + 1) * self.joined).min(self.batches.len()));
+        let days = batches.map(|batch| self.bench.layout.days_of(batch)).collect::<Option<Vec<_>>>();
+        days.context("in range")
+    }
+}
+
 async fn live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
     Ok(Some(LiveBatch::default()))
 }
@@ -273,20 +304,23 @@ async fn live(_: MicroBatchId) -> Result<Option<LiveBatch>, CatalogError> {
 struct Clock<'a> {
     options: &'a Options,
     cpu_s: f64,
+    client_cpu_s: f64,
     began: Instant,
 }
 
 impl<'a> Clock<'a> {
     fn start(options: &'a Options) -> Self {
-        Self { options, cpu_s: server::cpu_seconds(options.pid), began: Instant::now() }
+        let [cpu_s, client_cpu_s] = [options.pid, std::process::id()].map(server::cpu_seconds);
+        Self { options, cpu_s, client_cpu_s, began: Instant::now() }
     }
 
     fn stop(self, phase: Phase) {
         let seconds = self.began.elapsed().as_secs_f64();
         let cpu_s = server::cpu_seconds(self.options.pid) - self.cpu_s;
+        let client_cpu_s = server::cpu_seconds(std::process::id()) - self.client_cpu_s;
         let rows = self.options.rows / self.options.batch_rows * self.options.batch_rows;
         let phase = phase.to_possible_value().map(|value| value.get_name().to_owned());
-        let line = serde_json::json!({"phase": phase, "rows": rows, "seconds": seconds, "cpu_s": cpu_s});
+        let line = serde_json::json!({"phase": phase, "rows": rows, "seconds": seconds, "cpu_s": cpu_s, "client_cpu_s": client_cpu_s});
         println!("{line}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-/// User and system time of a PostgreSQL server and all its processes, those that have ended included.
+/// User and system time of a process and all its children, those that have ended included.
 pub(super) fn cpu_seconds(first_process: u32) -> f64 {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut ticks: HashMap<u32, u64> = HashMap::new();

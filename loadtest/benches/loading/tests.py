@@ -29,9 +29,10 @@ class Ratios(unittest.TestCase):
         self.assertEqual(run.ratios(found), expected)
 
     def test_spark_is_taken_at_its_best(self):
-        found = {name: result(1) for name in run.PHASES}
+        found = {name: result(2) for name in run.PHASES} | {"backfill": result(1)}
         found |= {"spark": result(8), "spark_rewritten": result(4)}
         self.assertEqual(run.ratios(found)["ratio_spark"], 4.0)
+        self.assertEqual(run.ratios(found)["ratio_spark_streaming"], 2.0)
 
     def test_the_middle_run_counts(self):
         runs = [result(3), result(1), result(2)]

@@ -68,6 +68,7 @@ const MUTANTS: &[(&str, &[&str])] = &[
     ("held_after_all", &["loading::keys_that_are_held_after_loads_that_met_none_are_compared_all_the_same"]),
     ("members_stand", &["loading::together::members_of_a_warehouse_that_was_restored_are_looked_up_anew"]),
     ("days_lock", &["loading::bulk::a_day_that_is_being_made_whole_is_made_by_nobody_else"]),
+    ("whole_days_lock", &["loading::bulk::a_rollup_is_not_made_while_a_day_is_being_made_whole"]),
     ("awaited", &["loading::bulk::a_day_of_which_more_rows_wait_becomes_a_hot_partition_and_takes_them"]),
 ];
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 use sluice::catalog::{CatalogError, LiveBatch};
+use sluice::client::postgres;
 use sluice::load::{BatchToLoad, LoadOutcome, Loader, TableCounts};
 use sluice::types::{MicroBatchId, OffsetRange};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::checker;
-use super::fixtures::{Warehouse, live, load_with_retries, time, transaction, uuid};
+use super::fixtures::{Warehouse, connectors, live, load_with_retries, time, transaction, user};
 
 const SEEN_AT: &str = "2026-11-23T10:00:00Z";
 /// More than the loader makes a table of its own for.
@@ -130,25 +132,45 @@ async fn masked_rows_stay_out_of_a_day_that_comes_whole() {
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions WHERE _offset = 2").await, "0");
 }
 
-/// A whole day waits for the catalog's answer, under its locks, when another process comes with a row of it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_day_that_is_being_made_whole_is_made_by_nobody_else() {
-    let warehouse = Arc::new(Warehouse::new().await);
-    let (reached, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let whole = {
-        let (warehouse, reached, go_on) = (Arc::clone(&warehouse), Arc::clone(&reached), Arc::clone(&go_on));
-        tokio::spawn(async move {
+/// A load of 2026-11-20 that has locked the day and waits for the catalog's answer.
+struct Paused {
+    go_on: Arc<Semaphore>,
+    load: JoinHandle<LoadOutcome>,
+}
+
+impl Paused {
+    async fn begin(warehouse: &Arc<Warehouse>) -> Self {
+        let (reached, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (warehouse, reaching, going_on) = (Arc::clone(warehouse), Arc::clone(&reached), Arc::clone(&go_on));
+        let load = tokio::spawn(async move {
             let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-20", number, "1.00", None)).collect();
             let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
             let pausing = || async {
-                reached.add_permits(1);
-                let _ = go_on.acquire().await.expect("never closed");
+                reaching.add_permits(1);
+                let _ = going_on.acquire().await.expect("never closed");
                 live().await
             };
             warehouse.loader.load(&batch, pausing).await.expect("nobody is in its way")
-        })
-    };
-    let _ = reached.acquire().await.expect("never closed");
+        });
+        let _ = reached.acquire().await.expect("never closed");
+        Self { go_on, load }
+    }
+
+    async fn end(self) {
+        self.go_on.add_permits(1);
+        assert!(matches!(self.load.await.expect("no panic"), LoadOutcome::Loaded(_)));
+    }
+}
+
+/// Advisory locks that somebody waits for.
+const WAITING: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// Another process comes with a row of a day that is being made whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_day_that_is_being_made_whole_is_made_by_nobody_else() {
+    let warehouse = Arc::new(Warehouse::new().await);
+    let whole = Paused::begin(&warehouse).await;
     let piece = {
         let warehouse = Arc::clone(&warehouse);
         tokio::spawn(async move {
@@ -157,17 +179,135 @@ async fn a_day_that_is_being_made_whole_is_made_by_nobody_else() {
             loader.load(&batch, live).await.expect("loads")
         })
     };
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    while warehouse.value(waiting).await == "0" {
+    while warehouse.value(WAITING).await == "0" {
         assert!(!piece.is_finished(), "it waits for nothing");
         tokio::task::yield_now().await;
     }
-    go_on.add_permits(1);
-    assert!(matches!(whole.await.expect("no panic"), LoadOutcome::Loaded(_)));
+    whole.end().await;
     assert!(matches!(piece.await.expect("no panic"), LoadOutcome::Loaded(_)));
     let count = "SELECT count(*) FROM warehouse.fact_transactions_p20261120";
     assert_eq!(warehouse.value(count).await, (MANY + 1).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn loads_of_other_days_go_on_beside_a_day_that_is_being_made_whole() {
+    let warehouse = Arc::new(Warehouse::new().await);
+    // nobody waits for a member, which one load alone makes
+    let rows: Vec<Value> = (0..700).map(|number| on("2026-11-19", number, "1.00", None)).collect();
+    warehouse.load_rows(0, "transactions", &rows).await;
+    let paused = Paused::begin(&warehouse).await;
+    let rows: Vec<Value> = (0..MANY).map(|number| on("2026-11-21", number, "1.00", None)).collect();
+    let whole = warehouse.batch(2, SEEN_AT, &[("transactions", &rows)]);
+    let counts = load_all(&warehouse, &[whole], Some(Vec::new())).await;
+    assert_eq!(counts.inserted, MANY, "another day is made whole");
+    let checked = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated
+                      AND conrelid = 'warehouse.fact_transactions_p20261121'::regclass";
+    assert_eq!(warehouse.value(checked).await, "2", "its foreign keys are checked meanwhile");
+    for (offset, day) in [(3, "2026-11-19"), (4, "2026-11-22")] {
+        let rows: Vec<Value> = (0..700).map(|number| on(day, number + 9_000, "1.00", None)).collect();
+        assert_eq!(warehouse.load_rows(offset, "transactions", &rows).await.inserted, 700, "rows of {day}");
+    }
+    paused.end().await;
+    checker::check(&warehouse).await;
+}
+
+#[tokio::test]
+async fn foreign_keys_that_cannot_be_added_behind_the_load_are_left_to_sealing() {
+    let warehouse = Warehouse::new().await;
+    warehouse.load_rows(0, "users", &[user("u-1", "Ann", SEEN_AT)]).await;
+    let mut client = postgres::get(&warehouse.pool).await.expect("connects");
+    let other = client.transaction().await.expect("begins");
+    other.batch_execute("LOCK TABLE warehouse.dim_products IN SHARE MODE").await.expect("may do so");
+    // the unknown member is there, and no other is made
+    let rows: Vec<Value> = (0..MANY)
+        .map(|number| {
+            let mut row = on("2026-11-20", number, "1.00", None);
+            row["user_id"] = json!("u-1");
+            row["product_id"] = json!("");
+            row
+        })
+        .collect();
+    let batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
+    assert_eq!(load_all(&warehouse, &[batch], Some(Vec::new())).await.inserted, MANY);
+    let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f'
+                   AND conrelid = 'warehouse.fact_transactions_p20261120'::regclass";
+    assert_eq!(warehouse.value(keys).await, "0");
+    other.rollback().await.expect("ends");
+    drop(client);
+    assert!(warehouse.loader.seal_next(time("2026-11-22T00:00:00Z")).await.expect("seals"));
+    assert_eq!(warehouse.value(&format!("{keys} AND convalidated")).await, "2");
+    assert_eq!(warehouse.value("SELECT state FROM warehouse.table_partition").await, "sealed");
+    checker::check(&warehouse).await;
+}
+
+/// Two loaders of one fact make members that it points at, while each makes a day whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fact_that_declares_its_foreign_keys_gets_days_made_whole_at_once() {
+    let warehouse = Arc::new(Warehouse::new().await);
+    let declare = "ALTER TABLE warehouse.fact_transactions
+                       ADD CONSTRAINT of_users FOREIGN KEY (user_key) REFERENCES warehouse.dim_users (user_key),
+                       ADD CONSTRAINT of_products FOREIGN KEY (product_key) REFERENCES warehouse.dim_products (product_key)";
+    warehouse.execute(declare).await.expect("may do so");
+    let tasks = ["2026-11-20", "2026-11-21", "2026-11-22"].into_iter().enumerate().map(|(task, day)| {
+        let warehouse = Arc::clone(&warehouse);
+        tokio::spawn(async move {
+            let rows: Vec<Value> = (0..MANY)
+                .map(|number| {
+                    let mut row = on(day, number, "1.00", None);
+                    row["user_id"] = json!(format!("u-{}", (number + task as u64 * 300) % 900));
+                    row
+                })
+                .collect();
+            let mut batch = warehouse.batch(1, SEEN_AT, &[("transactions", &rows)]);
+            batch.source_partition_id = task as i64 + 1;
+            load_with_retries(&warehouse.loader, &batch).await.expect("loads")
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        assert_eq!(task.await.expect("no panic"), 1, "needed another try");
+    }
+    let checked = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND conparentid <> 0
+                      AND conrelid::regclass::text LIKE '%fact_transactions_p%'";
+    assert_eq!(warehouse.value(checked).await, "6");
+    checker::check(&warehouse).await;
+}
+
+/// The load has read which rollups there are, and is held up before its commit, when one more is made from the fact's rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rollup_is_not_made_while_a_day_is_being_made_whole() {
+    let mut none = connectors();
+    for connector in &mut none.all {
+        if connector.name == "transactions" {
+            Arc::make_mut(connector).warehouse.as_mut().expect("loaded").rollups.clear();
+        }
+    }
+    let warehouse = Arc::new(Warehouse::with(none).await);
+    let [older, newer] = two_versions(&warehouse, "2026-11-20", 300);
+    let mut client = postgres::get(&warehouse.pool).await.expect("connects");
+    let other = client.transaction().await.expect("begins");
+    other.batch_execute("LOCK TABLE warehouse.fact_transactions_shadow IN SHARE MODE").await.expect("may do so");
+    let whole = {
+        let warehouse = Arc::clone(&warehouse);
+        tokio::spawn(async move { load_all(&warehouse, &[older, newer], None).await })
+    };
+    let held_up = "SELECT count(*) FROM pg_locks WHERE NOT granted
+                      AND relation = 'warehouse.fact_transactions_shadow'::regclass";
+    while warehouse.value(held_up).await == "0" {
+        assert!(!whole.is_finished(), "it waits for nothing");
+        tokio::task::yield_now().await;
+    }
+    let making = {
+        let warehouse = Arc::clone(&warehouse);
+        tokio::spawn(async move { Loader::new(warehouse.pool.clone(), &connectors()).await })
+    };
+    while warehouse.value(WAITING).await == "0" && !making.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    other.rollback().await.expect("ends");
+    whole.await.expect("no panic");
+    making.await.expect("no panic").expect("fits");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.rollup").await, "1");
+    checker::check(&warehouse).await;
 }
 
 #[tokio::test]
@@ -183,9 +323,11 @@ async fn a_whole_day_whose_load_breaks_off_leaves_nothing_and_comes_with_the_nex
     assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions").await, MANY.to_string());
 }
 
-/// Each with a memory of its own, as processes have; two bring whole days, the others a few rows of them.
+/// Each with a memory of its own, as processes have; some bring whole days, others a few rows of them, and most of them days
+/// that others bring too, in another order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn loaders_that_bring_one_day_whole_and_in_pieces_agree() {
+async fn loaders_that_bring_the_same_days_whole_and_in_pieces_agree() {
+    const DAYS: [&str; 3] = ["2026-11-20", "2026-11-21", "2026-11-22"];
     let warehouse = Arc::new(Warehouse::new().await);
     let tasks: Vec<_> = (0..6_u64)
         .map(|task| {
@@ -194,8 +336,10 @@ async fn loaders_that_bring_one_day_whole_and_in_pieces_agree() {
                 let loader = Loader::new(warehouse.pool.clone(), &warehouse.connectors).await.expect("fits");
                 let stamp = format!("2026-11-20T00:00:{task:02}Z");
                 let count = if task % 3 == 0 { MANY } else { 10 };
-                let rows: Vec<Value> =
-                    (0..count).map(|number| on("2026-11-20", number, &format!("{task}.00"), Some(&stamp))).collect();
+                let days = [task, task + 1].map(|day| DAYS[(day % 3) as usize]);
+                let rows: Vec<Value> = (0..count)
+                    .flat_map(|number| days.map(|day| on(day, number, &format!("{task}.00"), Some(&stamp))))
+                    .collect();
                 let batch = warehouse.batch(task as i64, SEEN_AT, &[("transactions", &rows)]);
                 load_with_retries(&loader, &batch).await.expect("loads")
             })
@@ -204,11 +348,27 @@ async fn loaders_that_bring_one_day_whole_and_in_pieces_agree() {
     for task in tasks {
         assert_eq!(task.await.expect("no panic"), 1, "needed another try");
     }
-    let amounts = "SELECT amount || ' ' || count(*) FROM warehouse.fact_transactions GROUP BY amount ORDER BY amount";
-    let found: Vec<String> = warehouse.column(amounts).await.into_iter().flatten().collect();
-    assert_eq!(found, [format!("3.00 {}", MANY - 10), "5.00 10".to_owned()]);
-    let newest = format!("SELECT amount FROM warehouse.fact_transactions WHERE transaction_id = '{}'", uuid(3));
-    assert_eq!(warehouse.value(&newest).await, "5.00");
+    // of each day the newest of those who bring it: 0 and 3 bring it whole
+    let expected = |whole: &[u64], pieces: &[u64]| {
+        let newest = |number: u64| whole.iter().chain(pieces.iter().filter(|_| number < 10)).max().copied();
+        (0..MANY).filter_map(newest).fold(std::collections::BTreeMap::<u64, u64>::new(), |mut sums, task| {
+            *sums.entry(task).or_default() += 1;
+            sums
+        })
+    };
+    for (day, whole, pieces) in
+        [(0, [0, 3].as_slice(), [2, 5].as_slice()), (1, &[0, 3], &[1, 4]), (2, &[], &[1, 2, 4, 5])]
+    {
+        let expected: Vec<String> =
+            expected(whole, pieces).into_iter().map(|(task, count)| format!("{task}.00 {count}")).collect();
+        let amounts = format!(
+            "SELECT amount || ' ' || count(*) FROM warehouse.fact_transactions
+              WHERE (occurred_at AT TIME ZONE 'UTC')::date = '{}' GROUP BY amount ORDER BY amount",
+            DAYS[day]
+        );
+        let found: Vec<String> = warehouse.column(&amounts).await.into_iter().flatten().collect();
+        assert_eq!(found, expected, "{}", DAYS[day]);
+    }
     checker::check(&warehouse).await;
 }
 
