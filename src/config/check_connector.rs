@@ -324,6 +324,7 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
         // once it is known what it has
         rows: None,
         rollups: Vec::new(),
+        history: Vec::new(),
     }
 }
 

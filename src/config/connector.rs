@@ -311,6 +311,8 @@ pub struct Warehouse {
     pub rows: Option<String>,
     /// Aggregates that are kept of a fact.
     pub rollups: Vec<Rollup>,
+    /// Columns of a dimension whose earlier values are kept (type 2); sorted.
+    pub history: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

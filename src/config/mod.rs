@@ -13,6 +13,7 @@ mod check_columns;
 mod check_connector;
 mod check_format;
 mod check_expectations;
+mod check_history;
 mod check_load;
 mod check_query;
 mod check_rollups;

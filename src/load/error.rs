@@ -44,6 +44,8 @@ pub enum LoadError {
     MemberMissing,
     #[error("the definition of {name} in warehouse.rollup is none that this binary knows: upgrade it")]
     RollupUnknown { name: String, source: serde_json::Error },
+    #[error("the history of {dimension} in warehouse.dimension_history is none that this binary knows: upgrade it")]
+    HistoryUnknown { dimension: String, source: serde_json::Error },
     #[error("the filter of connector `{connector}` cannot be planned")]
     Filter { connector: String, source: Box<datafusion::error::DataFusionError> },
     #[error("could not tell which cells of a rollup rows belong to")]
@@ -64,9 +66,11 @@ impl LoadError {
             Self::Query { source, .. } | Self::Commit(source) if is_partition_missing(source) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) => kind_of(source),
             Self::StillLive(source) => source.kind(),
-            Self::Mismatch { .. } | Self::NotUtf8 { .. } | Self::RollupUnknown { .. } | Self::Filter { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::Mismatch { .. }
+            | Self::NotUtf8 { .. }
+            | Self::RollupUnknown { .. }
+            | Self::HistoryUnknown { .. }
+            | Self::Filter { .. } => ErrorKind::Invalid,
             Self::UnknownConnector(_)
             | Self::OriginMissing { .. }
             | Self::Column { .. }

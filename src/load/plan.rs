@@ -23,7 +23,7 @@ pub(super) const LINEAGE_COLUMNS: [(&str, &str); 7] = [
 ];
 
 /// Identifiers beyond this are cut off by the server. Source: PostgreSQL 15, NAMEDATALEN − 1.
-const IDENTIFIER_BYTES_MAX: usize = 63;
+pub(super) const IDENTIFIER_BYTES_MAX: usize = 63;
 /// What the name of a day's partition adds to the fact's: `_p20261123`.
 const DAY_SUFFIX_BYTES: usize = 10;
 
@@ -431,7 +431,7 @@ fn check_unique(name: &str, table: &WarehouseTable, columns: &BTreeSet<&str>) ->
     Err(format!("table {SCHEMA}.{name} needs a unique key on ({columns})"))
 }
 
-fn expect_type(name: &str, table: &WarehouseTable, column: &str, type_name: &str) -> Result<(), String> {
+pub(super) fn expect_type(name: &str, table: &WarehouseTable, column: &str, type_name: &str) -> Result<(), String> {
     match table.columns.get(column) {
         Some(found) if found.type_name == type_name => Ok(()),
         Some(found) => Err(format!("{SCHEMA}.{name}.{column} must be {type_name}, not {}", shown(found))),
@@ -480,7 +480,7 @@ fn needed_type(field: FieldType) -> String {
     }
 }
 
-fn shown(column: &TableColumn) -> String {
+pub(super) fn shown(column: &TableColumn) -> String {
     match (column.numeric_precision, column.numeric_scale, column.text_length_max) {
         (Some(precision), Some(scale), _) if column.type_name == "numeric" => format!("numeric({precision},{scale})"),
         (_, _, Some(length)) => format!("{}({length})", column.type_name),

@@ -104,6 +104,13 @@ pub(super) fn count_range(table: &LoadTable) -> String {
     format!("SELECT {} + {} AS held", of(table_name(&table.name)), of(table_name(&table.shadow())))
 }
 
+/// For a look by alias `t`: rows of a range, of the table and of its shadow, that the micro-batch does not make again.
+pub(super) fn leaving_rows(table: &LoadTable) -> [String; 2] {
+    let unless_made_again = unless_made_again(table);
+    [&table.name, &table.shadow()]
+        .map(|name| format!("{} t WHERE {IN_RANGE} AND {unless_made_again}", table_name(name)))
+}
+
 /// Takes the rows of a range away that the micro-batch does not make again, exactly as they are. A member stays, as
 /// if a fact had named it and nothing more were known.
 pub(super) fn retract(table: &LoadTable) -> String {

@@ -12,7 +12,7 @@ use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
-use super::plan::{Link, LoadTable, TableKind, TablePlan};
+use super::plan::{Link, LoadTable, TableKind};
 use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
 use super::touched::Touched;
 use super::unchanged::unchanged;
@@ -43,24 +43,6 @@ pub(super) async fn is_loaded(client: &Object, id: MicroBatchId, mask_rev: i32) 
         .await
         .map_err(LoadError::query("read which micro-batches are loaded"))?;
     Ok(row.get(0))
-}
-
-/// Facts that name nobody point at it, so it must be there.
-pub(super) async fn check_unknown_members(client: &Object, plan: &TablePlan) -> Result<(), LoadError> {
-    for link in plan.links() {
-        let row = client
-            .query_one(&merge_sql::unknown_member_exists(link), &[])
-            .await
-            .map_err(LoadError::query(format!("look for the unknown member of {}", link.table)))?;
-        if !row.get::<_, bool>(0) {
-            let (table, natural_key, member_key) = (&link.table, &link.natural_key, &link.member_key);
-            let problem = format!(
-                "warehouse.{table} lacks the unknown member: a row with {member_key} = 0 and {natural_key} = ''"
-            );
-            return Err(LoadError::Mismatch { connector: plan.connector.clone(), problem });
-        }
-    }
-    Ok(())
 }
 
 /// One load: what is loaded, and where to.
@@ -257,6 +239,7 @@ impl Load<'_> {
         if mode == Mode::Replacing {
             return self.tables.iter().flat_map(every).collect();
         }
+        let dimension = |table: &str| guarded!("dimension_lock").then(|| shard_lock(table, 0));
         let mut locks = LockSet::new();
         for part in self.parts {
             match part.plan.kind {
@@ -264,13 +247,11 @@ impl Load<'_> {
                     debug_assert!(part.rows.shards.len() as u64 <= SHARD_COUNT, "a shard for each hash");
                     locks.extend(part.rows.shards.iter().map(|shard| shard_lock(&part.plan.table, *shard)));
                 }
-                TableKind::Dimension => {
-                    locks.insert(shard_lock(&part.plan.table, 0));
-                }
+                TableKind::Dimension => locks.extend(dimension(&part.plan.table)),
             }
         }
-        locks.extend(missing.keys().map(|table| shard_lock(table, 0)));
-        locks.extend(decisions::dimensions(self.parts).into_iter().map(|table| shard_lock(&table, 0)));
+        locks.extend(missing.keys().filter_map(|table| dimension(table)));
+        locks.extend(decisions::dimensions(self.parts).iter().filter_map(|table| dimension(table)));
         locks
     }
 
@@ -318,7 +299,11 @@ impl Load<'_> {
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
         let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
-        let rollups = Touched::of_facts(transaction, &names).await?;
+        let named = decisions::dimensions(self.parts);
+        let mut written: BTreeSet<&str> = dimensions.iter().map(|table| table.name.as_str()).collect();
+        written.extend(missing.keys().copied().chain(named.iter().map(String::as_str)));
+        let written: Vec<&str> = written.into_iter().collect();
+        let rollups = Touched::of_tables(transaction, &names, &written).await?;
         for table in dimensions {
             self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
@@ -329,8 +314,9 @@ impl Load<'_> {
                 .await
                 .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
             counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
+            rollups.members.named(&link.table, &keys).await?;
         }
-        decisions::write(transaction, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
+        decisions::write(&rollups, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
             self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
@@ -385,6 +371,7 @@ impl Load<'_> {
             steps.batch(BY_RANGE).await?;
             waiting = row_count == 0 || !steps.is_unchanged(self.range(), row_count).await?;
             if waiting {
+                rollups.members.leaving(table, self.range()).await?;
                 found.retracted = self.retract(&steps).await?;
             }
             steps.batch(AS_PLANNED).await?;
@@ -395,6 +382,7 @@ impl Load<'_> {
             }
         }
         if row_count > 0 && waiting {
+            rollups.members.arriving(table).await?;
             let outranked = steps.shadow_losers(rollups, are_held).await?;
             rollups.waiting(table).await?;
             let (inserted, updated) = steps.insert().await?;

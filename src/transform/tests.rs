@@ -62,6 +62,7 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
             index_hot: false,
             rows: None,
             rollups: Vec::new(),
+            history: Vec::new(),
         }),
         ..connector
     })

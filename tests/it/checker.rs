@@ -3,12 +3,15 @@
 use serde_json::Value;
 use tokio_postgres::Client;
 
+use crate::histories::check_histories;
+
 const FACTS: [(&str, &str); 2] = [("fact_transactions", "transaction_id"), ("fact_events", "event_id")];
 const LINKS: [(&str, &str); 2] = [("user_key", "dim_users"), ("product_key", "dim_products")];
 const DIMENSIONS: [(&str, &str); 2] = [("dim_users", "user_id"), ("dim_products", "product_id")];
 
 /// Every foreign key is satisfied, declared or not; each key has one row; no row of a shadow outranks the row that stands;
-/// a loser stands beside a winner; nobody's row is in both; every rollup is what the rows of its fact make.
+/// a loser stands beside a winner; nobody's row is in both; every rollup is what the rows of its fact make, and
+/// every history what the versions of its members make, without gap or overlap.
 pub(crate) async fn check(client: &Client) {
     for (fact, id) in FACTS {
         for (key, dimension) in LINKS {
@@ -25,6 +28,7 @@ pub(crate) async fn check(client: &Client) {
         assert_eq!(count(client, &unknown).await, 1, "{dimension} has one unknown member");
     }
     check_rollups(client).await;
+    check_histories(client).await;
 }
 
 /// Recomputes every rollup from its fact, by what its connector declares. Returns how many cells there are.

@@ -4,6 +4,7 @@ mod bulk;
 mod checker;
 mod fixtures;
 mod guards;
+mod histories;
 mod hostile;
 mod joined;
 mod leases;
