@@ -38,13 +38,11 @@ a.yaml:12:35: `valid_to` is a column of the history already
   help: a history has the columns valid_from and valid_to besides
 a.yaml:12:52: `price` stands twice in `load.track_history`
 ");
-    insta::assert_snapshot!(
-                problems_of("{dimension: dim_goods, key: [good_id], newer_by: updated_at}", "{fact: fact_goods, key: [good_id]}"),
-                @r"
+    let dimension = "{dimension: dim_goods, key: [good_id], newer_by: updated_at}";
+    insta::assert_snapshot!(problems_of(dimension, "{fact: fact_goods, key: [good_id]}"), @r"
 a.yaml:12:3: only a dimension has a history
   help: facts are versions already, each of its own time; write `warehouse: {dimension: dim_…, key: […]}`
-"
-            );
+");
 }
 
 #[test]

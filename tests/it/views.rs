@@ -57,7 +57,15 @@ async fn views_say_what_is_meant_and_a_reader_may_read_them_alone() {
     config.user(&reader).password("secret");
     let (client, connection) = config.connect(NoTls).await.expect("the reader may come in");
     let driver = tokio::spawn(connection);
-    let readable = ["transactions", "events", "users", "products", "fact_transactions", "transactions_as_of", "dim_products_history"];
+    let readable = [
+        "transactions",
+        "events",
+        "users",
+        "products",
+        "fact_transactions",
+        "transactions_as_of",
+        "dim_products_history",
+    ];
     for view in readable {
         client.query(&format!("SELECT * FROM warehouse.{view} LIMIT 1"), &[]).await.expect(view);
     }
