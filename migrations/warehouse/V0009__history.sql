@@ -52,6 +52,26 @@ CREATE OR REPLACE VIEW warehouse.users AS
 COMMENT ON VIEW warehouse.users IS 'users, those that were merged or deleted left out; without e-mail addresses';
 COMMENT ON VIEW warehouse.products IS 'products, those that were merged or deleted left out';
 
+-- Facts whose connectors say that the event time of a key may change: one row a key, its time in warehouse.fact_…_keys.
+CREATE TABLE warehouse.key_map (
+    fact     text PRIMARY KEY,
+    built_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE warehouse.key_map IS 'the facts of which every load keeps the times of keys; one row for each table fact_…_keys';
+COMMENT ON COLUMN warehouse.key_map.fact IS 'its table, without the schema';
+COMMENT ON COLUMN warehouse.key_map.built_at IS 'when it was made from the fact';
+
+-- Of the other facts: keys that came with another event time, and so have several rows.
+CREATE TABLE warehouse.other_time (
+    fact      text PRIMARY KEY,
+    key_count bigint NOT NULL,
+    last_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE warehouse.other_time IS 'facts with keys that came with another event time than the row that stood there';
+COMMENT ON COLUMN warehouse.other_time.fact IS 'its table, without the schema';
+COMMENT ON COLUMN warehouse.other_time.key_count IS 'such keys, each time that one came; of large loads in proportion to those asked about';
+COMMENT ON COLUMN warehouse.other_time.last_at IS 'when the last one came';
+
 DO $$
 DECLARE
     name text;
@@ -60,9 +80,9 @@ BEGIN
         EXECUTE format('COMMENT ON COLUMN warehouse.%I.deleted IS %L', name, 'true: its source has deleted it; facts point at it all the same');
     END LOOP;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_loader') THEN
-        GRANT SELECT, INSERT, UPDATE, DELETE ON warehouse.dimension_history, warehouse.as_of_view TO sluice_loader;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON warehouse.dimension_history, warehouse.as_of_view, warehouse.key_map, warehouse.other_time TO sluice_loader;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_reader') THEN
-        GRANT SELECT ON warehouse.dimension_history, warehouse.as_of_view TO sluice_reader;
+        GRANT SELECT ON warehouse.dimension_history, warehouse.as_of_view, warehouse.key_map, warehouse.other_time TO sluice_reader;
     END IF;
 END $$;

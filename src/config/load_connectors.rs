@@ -90,6 +90,10 @@ fn check_pair(connector: &Connector, other: &Connector, other_path: &Path, repor
         let message = format!("`newer_by` of `{table}` is {theirs} elsewhere");
         report.add(&[Key("warehouse"), Key("newer_by")], message, help());
     }
+    if mine.time_changes != theirs.time_changes {
+        let message = format!("`time_changes` of `{table}` is {} elsewhere", theirs.time_changes);
+        report.add(&[Key("warehouse"), Key("time_changes")], message, help());
+    }
     if [&mine.history, &theirs.history].iter().all(|columns| !columns.is_empty()) && mine.history != theirs.history {
         let message = format!("the history of `{table}` is [{}] elsewhere", theirs.history.join(", "));
         let help =

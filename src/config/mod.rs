@@ -45,6 +45,8 @@ mod rollup_sql;
 mod secrets;
 mod settings;
 mod shape;
+#[cfg(test)]
+mod time_changes_tests;
 mod topics;
 mod type_lattice;
 mod units;

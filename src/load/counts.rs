@@ -27,6 +27,8 @@ pub struct TableCounts {
     pub retracted: u64,
     /// Rows of the shadow that took the place of retracted ones.
     pub promoted: u64,
+    /// Keys that the fact holds with another event time too.
+    pub other_time: u64,
 }
 
 impl TableCounts {
@@ -37,6 +39,7 @@ impl TableCounts {
         self.inferred += other.inferred;
         self.retracted += other.retracted;
         self.promoted += other.promoted;
+        self.other_time += other.other_time;
     }
 }
 
@@ -49,6 +52,7 @@ pub(super) fn record(batches: &[BatchToLoad], counts: &LoadCounts) {
             ("inferred", counts.inferred),
             ("retracted", counts.retracted),
             ("promoted", counts.promoted),
+            ("other_time", counts.other_time),
         ];
         for (result, count) in results {
             metrics().rows_loaded.with_label_values(&[table.as_str(), result]).inc_by(count);

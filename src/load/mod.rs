@@ -9,6 +9,8 @@
 //! the best of the shadow takes the place of what was taken away (LOAD-3).
 //! Rollups of a fact are what its rows make, in the same transaction (LOAD-4, `touched`; which there are, `rollups`).
 //! Earlier values of members, where a connector tracks them, are what all its versions make, in the same transaction (LOAD-5, `history`).
+//! A row is named by its key and its event time; where a connector says that times change, by its key alone (`key_map`), and otherwise keys
+//! of several times are counted (`other_times`).
 //! Dimensions go before facts. A fact that names a member which has not arrived makes an inferred one,
 //! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
 //! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
@@ -54,14 +56,18 @@ mod days;
 mod decisions;
 mod digest;
 mod error;
+mod give_way;
 mod history;
 mod history_sql;
+mod key_map;
 mod locks;
 mod members;
 mod merge_sql;
+mod other_times;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod rates;
 mod reconcile_sql;
 mod repair;
 mod rollup_sql;
@@ -77,6 +83,7 @@ mod transaction;
 mod unchanged;
 mod wanted;
 mod warehouse_table;
+mod wire_type;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -106,6 +113,8 @@ pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_
 pub use counts::{LoadCounts, TableCounts};
 pub use error::LoadError;
 pub use history::{HistoryState, history_states};
+pub use other_times::{OtherTimes, other_times};
+pub use rates::{LoadRates, load_rates};
 pub use rollups::{RollupState, rollup_states};
 pub use seal::{PartitionState, SealOutcome, partition_states};
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
@@ -250,6 +259,7 @@ impl Loader {
             SealPlan::add(&mut seals, &plan);
             checked.push(plan);
         }
+        key_map::ensure(&mut client, load_tables.values(), makes_rollups).await?;
         let made = if makes_rollups { &rollups[..] } else { &[] };
         let grouped = rollups::ensure(&mut client, made).await?;
         if makes_rollups {

@@ -13,10 +13,12 @@ use super::error::LoadError;
 use super::locks::{AdvisoryLock, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
 use super::plan::{Link, LoadTable, TableKind};
-use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
+use super::steps::{AS_PLANNED, BY_KEY, Steps};
 use super::touched::Touched;
 use super::unchanged::unchanged;
-use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
+use super::{
+    BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, key_map, merge_sql, reconcile_sql,
+};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
 use crate::types::MicroBatchId;
@@ -298,6 +300,7 @@ impl Load<'_> {
         lock_dimensions(transaction, &touched, missing, self.parts, bulk).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
+        key_map::check(transaction, &facts).await?;
         let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
         let named = decisions::dimensions(self.parts);
         let mut written: BTreeSet<&str> = dimensions.iter().map(|table| table.name.as_str()).collect();
@@ -343,7 +346,7 @@ impl Load<'_> {
             self.parts.iter().enumerate().filter(|(_, part)| part.plan.table == table.name).collect();
         // others may fill the same keys, and masks are known to SQL alone
         let is_plain = mode == Mode::Fresh && live.masked.is_empty() && parts.len() == 1;
-        let (mut waiting, mut are_held) = (!is_plain, false);
+        let (mut waiting, mut are_held, mut is_asked) = (!is_plain, false, false);
         for (number, part) in parts {
             row_count += part.rows.row_count;
             counts.repaired_value_count += part.rows.repaired_count;
@@ -359,6 +362,8 @@ impl Load<'_> {
                 let appended = append.run().await?;
                 steps.batch(AS_PLANNED).await?;
                 rollups.appended(&append).await?;
+                let chance = self.batches[0].micro_batch_id.0.as_u128();
+                (found.other_time, is_asked) = (steps.count_other_times(&part.plan, rows, chance).await?, true);
                 found.inserted = appended.new_count;
                 are_held = appended.held_count > 0;
                 waiting = are_held;
@@ -368,24 +373,16 @@ impl Load<'_> {
             }
         }
         if mode == Mode::Replacing {
-            steps.batch(BY_RANGE).await?;
-            waiting = row_count == 0 || !steps.is_unchanged(self.range(), row_count).await?;
-            if waiting {
-                rollups.members.leaving(table, self.range()).await?;
-                found.retracted = self.retract(&steps).await?;
-            }
-            steps.batch(AS_PLANNED).await?;
-            if found.retracted > 0 {
-                rollups.gone(table).await?;
-                found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
-                rollups.promoted(table).await?;
-            }
+            waiting = self.give_way(rollups, &steps, row_count, &mut found).await?;
         }
         if row_count > 0 && waiting {
             rollups.members.arriving(table).await?;
             let outranked = steps.shadow_losers(rollups, are_held).await?;
             rollups.waiting(table).await?;
             let (inserted, updated) = steps.insert().await?;
+            if !is_asked {
+                found.other_time = self.count_other_times(&steps, inserted).await?;
+            }
             // an outranked fact was taken away first and inserted anew
             let outranked = if table.is_fact { outranked } else { 0 };
             found.inserted += inserted - outranked;
@@ -394,21 +391,6 @@ impl Load<'_> {
         found.unchanged_or_older = row_count.saturating_sub(found.inserted + found.updated);
         counts.tables.entry(table.name.clone()).or_default().add(found);
         Ok(())
-    }
-
-    /// Takes away what the micro-batch does not make again, and leaves the rows that are not there already. Returns how many
-    /// rows of the table went.
-    async fn retract(&self, steps: &Steps<'_>) -> Result<u64, LoadError> {
-        let (range, table) = (self.range(), steps.table);
-        let mut retracted = 0;
-        if guarded!("retract") {
-            retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
-            steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
-        }
-        for statement in reconcile_sql::forget_present(table) {
-            steps.execute_over(&statement, range).await?;
-        }
-        Ok(retracted)
     }
 }
 

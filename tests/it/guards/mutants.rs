@@ -50,6 +50,7 @@ const MUTANTS: &[(&str, &[&str])] = &[
     ),
     ("dimension_lock", &["loading::histories::two_loads_of_one_member_both_stand_in_its_history"]),
     ("rollup_lock", &["loading::rollups::two_loads_that_wait_for_one_cell_both_count"]),
+    ("key_map", &["loading::moving::a_row_moves_with_its_time_in_any_order_of_arrival"]),
     (
         "retract",
         &[
