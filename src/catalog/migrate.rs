@@ -162,6 +162,7 @@ impl Database {
                 ("V0006__views", include_str!("../../migrations/warehouse/V0006__views.sql")),
                 ("V0007__rollups", include_str!("../../migrations/warehouse/V0007__rollups.sql")),
                 ("V0008__digest", include_str!("../../migrations/warehouse/V0008__digest.sql")),
+                ("V0009__history", include_str!("../../migrations/warehouse/V0009__history.sql")),
             ],
         }
     }

@@ -73,7 +73,9 @@ pub use replay_scope::{
     loaded_batches, replay_objects, replay_scope,
 };
 pub use schemas::{SchemaVersion, insert_schema_versions, schema_versions};
-pub use status::{Backlog, OutcomeSum, PartitionStatus, backlog, outcome_sums, partitions, unbalanced_count};
+pub use status::{
+    Arrival, Backlog, OutcomeSum, PartitionStatus, arrivals, backlog, outcome_sums, partitions, unbalanced_count,
+};
 
 use thiserror::Error;
 use tokio_postgres::error::SqlState;

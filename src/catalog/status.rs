@@ -43,6 +43,29 @@ pub struct OutcomeSum {
     pub count: i64,
 }
 
+/// Rows that a connector has staged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrival {
+    pub connector: String,
+    pub row_count: i64,
+    /// Since the first of them.
+    pub seconds: f64,
+}
+
+/// Of so many seconds back, by connector.
+pub async fn arrivals(client: &impl GenericClient, seconds: f64) -> Result<Vec<Arrival>, CatalogError> {
+    let rows = client
+        .query(include_str!("sql/select_arrivals.sql"), &[&seconds])
+        .await
+        .map_err(CatalogError::query("count the rows that come"))?;
+    let arrival = |row: &tokio_postgres::Row| Arrival {
+        connector: row.get("connector"),
+        row_count: row.get("row_count"),
+        seconds: row.get("seconds"),
+    };
+    Ok(rows.iter().map(arrival).collect())
+}
+
 pub async fn backlog(client: &impl GenericClient) -> Result<Backlog, CatalogError> {
     let row = client
         .query_one(include_str!("sql/select_backlog.sql"), &[])

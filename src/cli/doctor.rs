@@ -1,21 +1,28 @@
 //! `sluice doctor`
 
+mod rates;
+
 use std::io::Write;
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
+
 use super::{EXIT_DONE, EXIT_FAILED, SettingsArgs};
 use crate::client::postgres;
-use crate::config::Need;
+use crate::config::{Connectors, Need};
 use crate::error::chain;
 use crate::pipeline::{StartError, check_buckets, check_catalog, check_kafka, check_warehouse};
 
 /// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long rollups and histories are compared with all that they are made of.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct DoctorArgs {}
 
-/// Checks every dependency once and says what to do. Exit code 1 where one fails.
+/// Checks every dependency once and says what to do; then whether what is loaded fits one PostgreSQL, by what was measured, and whether
+/// what is kept of it is right. Exit code 1 where one fails.
 pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let (settings, connectors) = settings.load_project(Need::ALL)?;
     connectors.require_keys()?;
@@ -29,6 +36,7 @@ pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Writ
         within(check_warehouse(&warehouse)),
         within(check_buckets(&settings, &connectors)),
     );
+    let answer = in_catalog.is_ok() && in_warehouse.is_ok();
     let mut code = EXIT_DONE;
     for (name, found, what) in [
         ("kafka", kafka, "the cluster answers, every topic exists"),
@@ -44,7 +52,24 @@ pub async fn run(settings: &SettingsArgs, _args: &DoctorArgs, out: &mut dyn Writ
             }
         }
     }
+    if answer && !look(&catalog, &warehouse, &connectors, out).await? {
+        code = EXIT_FAILED;
+    }
     Ok(code)
+}
+
+/// What is in the two databases, where both answer. `false`: something there is wrong.
+async fn look(catalog: &Pool, warehouse: &Pool, connectors: &Connectors, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let (catalog, warehouse) = (postgres::get(catalog).await?, postgres::get(warehouse).await?);
+    rates::show(&catalog, &warehouse, connectors, out).await?;
+    match tokio::time::timeout(COMPARE_TIMEOUT, rates::show_kept(&warehouse, out)).await {
+        Ok(is_right) => is_right,
+        Err(_) => {
+            let seconds = COMPARE_TIMEOUT.as_secs();
+            writeln!(out, "warning rollups and histories: not compared within {seconds} s")?;
+            Ok(true)
+        }
+    }
 }
 
 async fn within(check: impl Future<Output = Result<(), StartError>>) -> Result<(), String> {

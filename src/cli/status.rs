@@ -8,7 +8,7 @@ use super::{EXIT_DONE, OutputFormat, SettingsArgs};
 use crate::catalog::{self, Backlog, ExpectationFailures, OutcomeSum, ParkedConnector, PartitionStatus};
 use crate::client::postgres;
 use crate::config::{Need, Settings};
-use crate::load::{PartitionState, partition_states};
+use crate::load::{OtherTimes, PartitionState, other_times, partition_states};
 
 /// How far back expectations are shown.
 const DAY_SECONDS: f64 = 86_400.0;
@@ -30,13 +30,14 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
     let unbalanced = catalog::unbalanced_count(&client, None).await?;
     let parked = catalog::parked_connectors(&client, &settings.kafka.group).await?;
     let failures = catalog::expectation_failures(&client, &settings.kafka.group, DAY_SECONDS).await?;
-    let table_partitions = warehouse_partitions(&settings).await;
+    let (table_partitions, other_times) = of_warehouse(&settings).await;
     match args.output {
         OutputFormat::Json => {
             let status = serde_json::json!({
                 "group": settings.kafka.group, "partitions": partitions, "backlog": backlog,
                 "outcomes": outcomes, "books_unbalanced": unbalanced,
                 "parked": parked, "expectations": failures, "table_partitions": table_partitions,
+                "other_times": other_times,
             });
             writeln!(out, "{status:#}")?;
         }
@@ -44,6 +45,11 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
             print(&partitions, backlog, &outcomes, unbalanced, out)?;
             print_failures(&failures, out)?;
             print_table_partitions(&table_partitions, out)?;
+            for OtherTimes { fact, key_count, last_at } in &other_times {
+                let last = last_at.format("%F %T");
+                let what = "keys came with another event time and have several rows; see `time_changes`";
+                writeln!(out, "{fact}: {key_count} {what} (last {last})")?;
+            }
             for ParkedConnector { connector, reason, parked_at, parked_by, objects } in &parked {
                 let since = parked_at.format("%F %T");
                 writeln!(out, "parked: {connector} since {since} by {parked_by}, {objects} objects wait: {reason}")?;
@@ -54,11 +60,11 @@ pub async fn run(settings: &SettingsArgs, args: &StatusArgs, out: &mut dyn Write
 }
 
 /// None where there is no warehouse, or it does not answer: the catalog's part is worth having without it.
-async fn warehouse_partitions(settings: &Settings) -> Vec<PartitionState> {
+async fn of_warehouse(settings: &Settings) -> (Vec<PartitionState>, Vec<OtherTimes>) {
     let found = async {
         let pool = postgres::pool(&settings.warehouse, "status")?;
         let client = postgres::get(&pool).await?;
-        anyhow::Ok(partition_states(&client, None).await?)
+        anyhow::Ok((partition_states(&client, None).await?, other_times(&client).await?))
     };
     found.await.unwrap_or_default()
 }

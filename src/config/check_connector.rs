@@ -287,7 +287,8 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
     }
     if let Some(newer_by) = &raw.newer_by {
         columns.check_one(newer_by, &at("newer_by"), Some(FieldType::TimestampMs), "`newer_by` is", report);
-        if matches!(target, WarehouseTable::Fact(_)) && *newer_by == staging.time {
+        let time_changes = raw.time_changes.unwrap_or_default();
+        if matches!(target, WarehouseTable::Fact(_)) && *newer_by == staging.time && !time_changes {
             let help = "a fact is named by its key and its event time, so two versions of it never differ there; \
                         name a column that changes with every version, or leave it out: the object's time decides"
                 .to_owned();
@@ -310,9 +311,8 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
         }
         dimensions.push(dimension_link(dimension, link, columns, report));
     }
-    let facts_only = [("seal_after_hours", raw.seal_after_hours.is_some()), ("index_hot", raw.index_hot.is_some())];
-    for (name, _) in facts_only.iter().filter(|(_, given)| *given && matches!(target, WarehouseTable::Dimension(_))) {
-        report.add_at_key(&at(name), format!("`{name}` is about the partitions of a fact"), None);
+    if let WarehouseTable::Dimension(_) = target {
+        refuse_facts_options(raw, report);
     }
     Warehouse {
         target,
@@ -321,9 +321,25 @@ fn warehouse(raw: &RawWarehouse, staging: &RawStaging, columns: &Columns, report
         dimensions,
         seal_after_hours: raw.seal_after_hours.unwrap_or(SEAL_AFTER_HOURS),
         index_hot: raw.index_hot.unwrap_or_default(),
+        time_changes: raw.time_changes.unwrap_or_default(),
         // once it is known what it has
         rows: None,
         rollups: Vec::new(),
+        history: Vec::new(),
+    }
+}
+
+/// Of a dimension.
+fn refuse_facts_options(raw: &RawWarehouse, report: &mut Report<'_>) {
+    let partitions = "is about the partitions of a fact";
+    for (name, is_given, why) in [
+        ("seal_after_hours", raw.seal_after_hours.is_some(), partitions),
+        ("index_hot", raw.index_hot.is_some(), partitions),
+        ("time_changes", raw.time_changes.is_some(), "is about the event time of a fact"),
+    ] {
+        if is_given {
+            report.add_at_key(&[Key("warehouse"), Key(name)], format!("`{name}` {why}"), None);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `load` of a raw connector → what its warehouse says of rows and rollups.
+//! `load` of a raw connector → what its warehouse says of rows, rollups and history.
 
 use super::check_columns::Columns;
 use super::check_connector::Report;
@@ -6,7 +6,7 @@ use super::expression::Expressions;
 use super::raw_connector::RawConnector;
 use super::raw_load::RawLoad;
 use super::yaml::Step::Key;
-use super::{Connector, check_rollups};
+use super::{Connector, check_history, check_rollups};
 
 /// `dataset`: what SQL makes of the connector, where it has any; `columns`: those that are staged.
 pub(super) fn load(
@@ -20,8 +20,9 @@ pub(super) fn load(
     let Some(load) = &raw.load else { return };
     let rows = rows(load, dataset.unwrap_or(connector), raw.warehouse.is_some(), expressions, report);
     let rollups = check_rollups::rollups(&load.rollups, connector.warehouse.as_ref(), columns, report);
+    let history = check_history::history(&load.track_history, connector.warehouse.as_ref(), columns, report);
     if let Some(warehouse) = &mut connector.warehouse {
-        (warehouse.rows, warehouse.rollups) = (rows, rollups);
+        (warehouse.rows, warehouse.rollups, warehouse.history) = (rows, rollups, history);
     }
 }
 

@@ -307,10 +307,14 @@ pub struct Warehouse {
     pub seal_after_hours: u32,
     /// Whether a fact's partitions have indexes on the dimensions' keys before they are sealed.
     pub index_hot: bool,
+    /// Of a fact: the key alone names a row, whatever its event time.
+    pub time_changes: bool,
     /// SQL that is true of the rows that are loaded; `None`: all are.
     pub rows: Option<String>,
     /// Aggregates that are kept of a fact.
     pub rollups: Vec<Rollup>,
+    /// Columns of a dimension whose earlier values are kept (type 2); sorted.
+    pub history: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

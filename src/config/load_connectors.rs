@@ -90,6 +90,16 @@ fn check_pair(connector: &Connector, other: &Connector, other_path: &Path, repor
         let message = format!("`newer_by` of `{table}` is {theirs} elsewhere");
         report.add(&[Key("warehouse"), Key("newer_by")], message, help());
     }
+    if mine.time_changes != theirs.time_changes {
+        let message = format!("`time_changes` of `{table}` is {} elsewhere", theirs.time_changes);
+        report.add(&[Key("warehouse"), Key("time_changes")], message, help());
+    }
+    if [&mine.history, &theirs.history].iter().all(|columns| !columns.is_empty()) && mine.history != theirs.history {
+        let message = format!("the history of `{table}` is [{}] elsewhere", theirs.history.join(", "));
+        let help =
+            format!("{elsewhere} keeps it; a dimension has one history: leave it out here, or name the same columns");
+        report.add_at_key(&[Key("load"), Key("track_history")], message, help);
+    }
     if matches!(mine.target, WarehouseTable::Fact(_)) && connector.staging.time != other.staging.time {
         let message = format!("the event time of `{table}` is `{}` elsewhere", other.staging.time);
         report.add(&[Key("staging"), Key("time")], message, help());

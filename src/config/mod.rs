@@ -13,6 +13,7 @@ mod check_columns;
 mod check_connector;
 mod check_format;
 mod check_expectations;
+mod check_history;
 mod check_load;
 mod check_query;
 mod check_rollups;
@@ -44,6 +45,8 @@ mod rollup_sql;
 mod secrets;
 mod settings;
 mod shape;
+#[cfg(test)]
+mod time_changes_tests;
 mod topics;
 mod type_lattice;
 mod units;

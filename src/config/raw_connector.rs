@@ -290,6 +290,9 @@ pub(super) struct RawWarehouse {
     /// Of a fact: index the dimensions' keys from the beginning, for those who ask for the last hours by user or product.
     /// Loading gets slower. Left out: false.
     pub(super) index_hot: Option<bool>,
+    /// Of a fact: the event time of a key may change. A newer row of the key then takes the place of the older one, in another partition
+    /// where its time says so. Left out: key and event time name a row, and a key with two times has two rows.
+    pub(super) time_changes: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

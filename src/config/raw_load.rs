@@ -15,6 +15,10 @@ pub(super) struct RawLoad {
     /// Aggregates of the fact, kept exactly with every load.
     #[serde(default)]
     pub(super) rollups: Vec<RawRollup>,
+    /// Columns of a dimension whose earlier values are kept, with the times between which they held (type 2): `[category, price]`, in
+    /// the table `warehouse.dim_…_history`. All other columns hold what is true now (type 1).
+    #[serde(default)]
+    pub(super) track_history: Vec<String>,
 }
 
 /// A table `warehouse.rollup_<name>` with a row for each hour or day and group that has rows.

@@ -49,6 +49,8 @@ pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
     // connectors without one keep the revision that they have
     parts.extend(connector.breaker.map(|breaker| json!([breaker.dead_letter_share_max, breaker.rows_min])));
     parts.extend(sql.map(|sql| json!(["sql", sql])));
+    let time_changes = connector.warehouse.as_ref().is_some_and(|warehouse| warehouse.time_changes);
+    parts.extend(time_changes.then(|| json!("time_changes")));
     let rows = connector.warehouse.as_ref().and_then(|warehouse| warehouse.rows.as_ref());
     parts.extend(rows.map(|sql| json!(["rows", sql])));
     let staging = &connector.staging;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deadpool_postgres::Transaction;
 use serde_json::{Value, json};
 
 use super::error::LoadError;
+use super::touched::Touched;
 use super::{LoadCounts, PreparedPart, merge_sql};
 use crate::types::{MicroBatchId, NameProposal};
 
@@ -17,11 +17,12 @@ pub(super) fn dimensions(parts: &[PreparedPart]) -> BTreeSet<String> {
 
 /// Decides what is proposed, where nobody has decided before, and makes the members that the decisions point at.
 pub(super) async fn write(
-    transaction: &Transaction<'_>,
+    touched: &Touched<'_>,
     id: MicroBatchId,
     parts: &[PreparedPart],
     counts: &mut LoadCounts,
 ) -> Result<(), LoadError> {
+    let transaction = touched.transaction;
     let proposals: Vec<Value> = parts.iter().flat_map(|part| &part.proposals).map(row).collect();
     if proposals.is_empty() {
         return Ok(());
@@ -46,6 +47,7 @@ pub(super) async fn write(
             .await
             .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
         counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
+        touched.members.decided(&link.table, &by_name.dimension, &spellings).await?;
     }
     Ok(())
 }

@@ -44,6 +44,13 @@ pub enum LoadError {
     MemberMissing,
     #[error("the definition of {name} in warehouse.rollup is none that this binary knows: upgrade it")]
     RollupUnknown { name: String, source: serde_json::Error },
+    #[error("the history of {dimension} in warehouse.dimension_history is none that this binary knows: upgrade it")]
+    HistoryUnknown { dimension: String, source: serde_json::Error },
+    /// Started with connectors of before, or of after.
+    #[error(
+        "warehouse.key_map does not say of {fact} what its connectors say of `time_changes`: let all of them say the same, and restart"
+    )]
+    TimesKept { fact: String },
     #[error("the filter of connector `{connector}` cannot be planned")]
     Filter { connector: String, source: Box<datafusion::error::DataFusionError> },
     #[error("could not tell which cells of a rollup rows belong to")]
@@ -64,9 +71,12 @@ impl LoadError {
             Self::Query { source, .. } | Self::Commit(source) if is_partition_missing(source) => ErrorKind::Transient,
             Self::Query { source, .. } | Self::Commit(source) => kind_of(source),
             Self::StillLive(source) => source.kind(),
-            Self::Mismatch { .. } | Self::NotUtf8 { .. } | Self::RollupUnknown { .. } | Self::Filter { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::Mismatch { .. }
+            | Self::NotUtf8 { .. }
+            | Self::RollupUnknown { .. }
+            | Self::HistoryUnknown { .. }
+            | Self::TimesKept { .. }
+            | Self::Filter { .. } => ErrorKind::Invalid,
             Self::UnknownConnector(_)
             | Self::OriginMissing { .. }
             | Self::Column { .. }

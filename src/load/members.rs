@@ -15,7 +15,7 @@ use deadpool_postgres::GenericClient;
 
 use super::error::LoadError;
 use super::merge_sql;
-use super::plan::Link;
+use super::plan::{Link, TablePlan};
 
 /// A key and its name take some 100 bytes.
 const NAMES_MAX: usize = 1_000_000;
@@ -108,4 +108,22 @@ pub(super) async fn look_up(
         .await
         .map_err(LoadError::query(format!("look for members of {}", link.table)))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Facts that name nobody point at it, so it must be there.
+pub(super) async fn check_unknown_members(client: &impl GenericClient, plan: &TablePlan) -> Result<(), LoadError> {
+    for link in plan.links() {
+        let row = client
+            .query_one(&merge_sql::unknown_member_exists(link), &[])
+            .await
+            .map_err(LoadError::query(format!("look for the unknown member of {}", link.table)))?;
+        if !row.get::<_, bool>(0) {
+            let (table, natural_key, member_key) = (&link.table, &link.natural_key, &link.member_key);
+            let problem = format!(
+                "warehouse.{table} lacks the unknown member: a row with {member_key} = 0 and {natural_key} = ''"
+            );
+            return Err(LoadError::Mismatch { connector: plan.connector.clone(), problem });
+        }
+    }
+    Ok(())
 }

@@ -8,6 +8,9 @@
 //! tables. A micro-batch that replaces others retracts what they loaded over its offsets and it does not make again;
 //! the best of the shadow takes the place of what was taken away (LOAD-3).
 //! Rollups of a fact are what its rows make, in the same transaction (LOAD-4, `touched`; which there are, `rollups`).
+//! Earlier values of members, where a connector tracks them, are what all its versions make, in the same transaction (LOAD-5, `history`).
+//! A row is named by its key and its event time; where a connector says that times change, by its key alone (`key_map`), and otherwise keys
+//! of several times are counted (`other_times`).
 //! Dimensions go before facts. A fact that names a member which has not arrived makes an inferred one,
 //! completed when it does; a fact that names nobody (null or empty) points at the unknown member, key 0,
 //! which no row can change. Values that PostgreSQL cannot hold are mended by fixed rules (`repair`).
@@ -27,7 +30,8 @@
 //! tables; the source's lock, shared, or alone where rows are to be retracted; the days that are made whole (`bulk`), which need no
 //! shard; the shards' locks, ascending (`locks`), all of them where rows are to be retracted, because their keys are not known
 //! beforehand; **then** the catalog is asked whether the micro-batch is still live; `load_state`; table locks by name; dimensions,
-//! inferred members, facts, each: retract, promote, insert (`reconcile_sql`); the cells of rollups, sorted, and what they come to.
+//! inferred members, facts, each: retract, promote, insert (`reconcile_sql`); histories of touched members; the cells of rollups,
+//! sorted, and what they come to.
 //! A micro-batch that was replaced while its loader waited is found dead then; one that was loaded before its
 //! successor waits is seen in `load_state`. So whoever comes last leaves what is live. One that another loader has loaded
 //! meanwhile, with the masks of before, is begun anew as one that replaces those rows.
@@ -47,16 +51,23 @@
 mod answers;
 mod append;
 mod bulk;
+mod counts;
 mod days;
 mod decisions;
 mod digest;
 mod error;
+mod give_way;
+mod history;
+mod history_sql;
+mod key_map;
 mod locks;
 mod members;
 mod merge_sql;
+mod other_times;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod rates;
 mod reconcile_sql;
 mod repair;
 mod rollup_sql;
@@ -67,10 +78,12 @@ mod state;
 mod steps;
 mod table_rows;
 mod touched;
+mod touched_members;
 mod transaction;
 mod unchanged;
 mod wanted;
 mod warehouse_table;
+mod wire_type;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -97,7 +110,11 @@ use crate::telemetry::metrics;
 use crate::types::{MicroBatchId, NameProposal, OffsetRange};
 
 pub use answers::{AnswerError, DimensionName, OpenProposal, accept, merge, open_proposals, reject, unmerge};
+pub use counts::{LoadCounts, TableCounts};
 pub use error::LoadError;
+pub use history::{HistoryState, history_states};
+pub use other_times::{OtherTimes, other_times};
+pub use rates::{LoadRates, load_rates};
 pub use rollups::{RollupState, rollup_states};
 pub use seal::{PartitionState, SealOutcome, partition_states};
 pub use state::{LoadedSum, loaded_at, loaded_over, mark_stale};
@@ -149,41 +166,6 @@ pub enum LoadOutcome {
     NotLive,
 }
 
-/// What became of the rows of one load.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LoadCounts {
-    /// By table, without its schema: `fact_events`.
-    pub tables: BTreeMap<String, TableCounts>,
-    /// Values that had to be mended for PostgreSQL.
-    pub repaired_value_count: u64,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TableCounts {
-    pub inserted: u64,
-    pub updated: u64,
-    /// The table had the row or a newer one, or another row of the micro-batch won. Inserted, updated
-    /// and these are all rows given.
-    pub unchanged_or_older: u64,
-    /// Members made because a fact named them; no rows were given for them.
-    pub inferred: u64,
-    /// Rows of replaced micro-batches taken away.
-    pub retracted: u64,
-    /// Rows of the shadow that took the place of retracted ones.
-    pub promoted: u64,
-}
-
-impl TableCounts {
-    fn add(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-        self.unchanged_or_older += other.unchanged_or_older;
-        self.inferred += other.inferred;
-        self.retracted += other.retracted;
-        self.promoted += other.promoted;
-    }
-}
-
 /// Loads micro-batches into one warehouse. Any number of loads may run at once, here and elsewhere.
 #[derive(Debug)]
 pub struct Loader {
@@ -231,12 +213,12 @@ struct PreparedPart {
 }
 
 impl Loader {
-    /// Compares every connector that has a warehouse table with that table, and makes rollups that are new or changed.
+    /// Compares every connector that has a warehouse table with that table, and makes rollups and histories that are new or changed.
     pub async fn new(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
         Self::checked(warehouse, connectors, true).await
     }
 
-    /// The same, but rollups stay as they are.
+    /// The same, but rollups and histories stay as they are.
     pub async fn for_sealing(warehouse: Pool, connectors: &Connectors) -> Result<Self, LoadError> {
         Self::checked(warehouse, connectors, false).await
     }
@@ -253,11 +235,12 @@ impl Loader {
         let names: BTreeSet<String> = wanted.clone().flat_map(|(_, warehouse)| plan::tables_of(warehouse)).collect();
         let tables = warehouse_table::read_tables(&**client, &names.into_iter().collect::<Vec<_>>()).await?;
         let (mut checked, mut seals, mut rollups) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut histories = history::Declared::default();
         let mut filters = HashMap::new();
         let mut load_tables: BTreeMap<(bool, String), LoadTable> = BTreeMap::new();
         for (connector, target) in wanted {
             let plan = TablePlan::new(connector, target, &tables)?;
-            transaction::check_unknown_members(&client, &plan).await?;
+            members::check_unknown_members(&client, &plan).await?;
             let mismatch = |problem| LoadError::Mismatch { connector: connector.name.clone(), problem };
             let table = LoadTable::new(&plan, &tables).map_err(mismatch)?;
             match load_tables.entry((table.is_fact, table.name.clone())) {
@@ -272,11 +255,16 @@ impl Loader {
             for rollup in &target.rollups {
                 rollups.push(Rollup::new(rollup, &plan, &tables[&plan.table]).map_err(mismatch)?);
             }
+            histories.add(target, &plan, &tables).map_err(mismatch)?;
             SealPlan::add(&mut seals, &plan);
             checked.push(plan);
         }
+        key_map::ensure(&mut client, load_tables.values(), makes_rollups).await?;
         let made = if makes_rollups { &rollups[..] } else { &[] };
         let grouped = rollups::ensure(&mut client, made).await?;
+        if makes_rollups {
+            history::ensure(&mut client, &histories).await?;
+        }
         drop(client);
         for (fact, seal) in &mut seals {
             seal.index_time = grouped.contains_key(fact);
@@ -368,7 +356,7 @@ impl Loader {
             Ok(Some(LoadOutcome::Loaded(counts))) => {
                 bulk::check_foreign_keys(&mut client, &bulk, &sealable).await;
                 metrics().load_seconds.with_label_values::<&str>(&[]).observe(started.elapsed().as_secs_f64());
-                record(batches, counts);
+                counts::record(batches, counts);
             }
             Ok(_) => {}
             Err(_) => parts.iter().for_each(|part| self.known_days.forget(&part.plan.table)),
@@ -462,31 +450,5 @@ impl Loader {
         prepared.members.clone_from(&table.unresolved);
         prepared.table = Some(table);
         Ok(prepared)
-    }
-}
-
-fn record(batches: &[BatchToLoad], counts: &LoadCounts) {
-    for (table, counts) in &counts.tables {
-        let results = [
-            ("inserted", counts.inserted),
-            ("updated", counts.updated),
-            ("unchanged_or_older", counts.unchanged_or_older),
-            ("inferred", counts.inferred),
-            ("retracted", counts.retracted),
-            ("promoted", counts.promoted),
-        ];
-        for (result, count) in results {
-            metrics().rows_loaded.with_label_values(&[table.as_str(), result]).inc_by(count);
-        }
-    }
-    metrics().values_repaired.with_label_values::<&str>(&[]).inc_by(counts.repaired_value_count);
-    if counts.repaired_value_count > 0 {
-        tracing::warn!(
-            component = "load",
-            micro_batch = %batches[0].micro_batch_id,
-            micro_batch_count = batches.len(),
-            value_count = counts.repaired_value_count,
-            "values mended for the warehouse; the lake keeps the originals"
-        );
     }
 }

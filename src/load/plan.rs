@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::LoadError;
-use super::warehouse_table::{SCHEMA, TableColumn, WarehouseTable};
+use super::key_map;
+use super::warehouse_table::{SCHEMA, WarehouseTable};
+pub(super) use super::wire_type::{WireType, shown};
+use super::wire_type::{needed_type, wire_type};
 use crate::config::{Connector, FieldType, Warehouse, WarehouseTable as Target};
 use crate::types::NameProposal;
 
@@ -23,44 +26,9 @@ pub(super) const LINEAGE_COLUMNS: [(&str, &str); 7] = [
 ];
 
 /// Identifiers beyond this are cut off by the server. Source: PostgreSQL 15, NAMEDATALEN − 1.
-const IDENTIFIER_BYTES_MAX: usize = 63;
+pub(super) const IDENTIFIER_BYTES_MAX: usize = 63;
 /// What the name of a day's partition adds to the fact's: `_p20261123`.
 const DAY_SUFFIX_BYTES: usize = 10;
-
-/// What a value becomes on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WireType {
-    Text,
-    /// Text in a unique key: of limited length.
-    KeyText,
-    Uuid,
-    Int4,
-    Int8,
-    Float8,
-    Bool,
-    Numeric,
-    Timestamptz,
-    Jsonb,
-    /// JSON into a text column.
-    JsonText,
-}
-
-impl WireType {
-    /// The type of the temporary table's column; COPY reads its binary form.
-    pub(super) fn sql(self) -> &'static str {
-        match self {
-            Self::Text | Self::KeyText | Self::JsonText => "text",
-            Self::Uuid => "uuid",
-            Self::Int4 => "int4",
-            Self::Int8 => "int8",
-            Self::Float8 => "float8",
-            Self::Bool => "bool",
-            Self::Numeric => "numeric",
-            Self::Timestamptz => "timestamptz",
-            Self::Jsonb => "jsonb",
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PlanColumn {
@@ -119,6 +87,8 @@ pub(super) struct TablePlan {
     pub seal_after_hours: u32,
     /// Whether partitions begin with indexes on members' keys.
     pub index_hot: bool,
+    /// Of a fact: the key alone names a row, whatever its time (`key_map`).
+    pub time_changes: bool,
     /// Columns that rollups of the fact group by.
     pub grouped: BTreeSet<String>,
 }
@@ -134,9 +104,14 @@ impl TablePlan {
             .map_err(|problem| LoadError::Mismatch { connector: connector.name.clone(), problem })
     }
 
-    /// What names a row: the natural key, and a fact's time.
+    /// What the table's unique key is: the natural key, and a fact's time.
     pub(super) fn identity(&self) -> Vec<&str> {
         self.key.iter().map(String::as_str).chain(self.time()).collect()
+    }
+
+    /// What names a row: its unique key, or without the time where that may change.
+    fn names(&self) -> Vec<&str> {
+        self.key.iter().map(String::as_str).chain(self.time().filter(|_| !self.time_changes)).collect()
     }
 
     /// Which of its columns the table takes, and how members are found: what the rows alone do not tell of the values that stand
@@ -181,6 +156,8 @@ pub(super) struct LoadTable {
     pub is_fact: bool,
     /// What names a row.
     pub identity: Vec<String>,
+    /// Of a fact: its time, where that may change for a key.
+    pub changing_time: Option<String>,
     /// Types of the columns in `identity`.
     pub identity_types: Vec<&'static str>,
     /// All that a row consists of, identity and lineage included: the columns that table and shadow share.
@@ -190,6 +167,11 @@ pub(super) struct LoadTable {
 impl LoadTable {
     pub(super) fn shadow(&self) -> String {
         shadow_of(&self.name)
+    }
+
+    /// Its times by key, where they may change.
+    pub(super) fn key_map(&self) -> String {
+        key_map::name_of(&self.name)
     }
 
     /// The table of a plan.
@@ -215,9 +197,10 @@ impl LoadTable {
             name: name.clone(),
             number: 0,
             is_fact: plan.is_fact(),
-            identity: plan.identity().into_iter().map(str::to_owned).collect(),
+            identity: plan.names().into_iter().map(str::to_owned).collect(),
+            changing_time: plan.time().filter(|_| plan.time_changes).map(str::to_owned),
             identity_types: plan
-                .identity()
+                .names()
                 .into_iter()
                 .map(|name| plan.column(name).map_or("text", |column| column.wire.sql()))
                 .collect(),
@@ -283,6 +266,7 @@ impl Builder<'_> {
             newer_by: self.warehouse.newer_by.clone(),
             seal_after_hours: self.warehouse.seal_after_hours,
             index_hot: self.warehouse.index_hot,
+            time_changes: self.warehouse.time_changes,
             grouped: BTreeSet::new(),
         };
         check_identity(&plan, table)?;
@@ -431,59 +415,10 @@ fn check_unique(name: &str, table: &WarehouseTable, columns: &BTreeSet<&str>) ->
     Err(format!("table {SCHEMA}.{name} needs a unique key on ({columns})"))
 }
 
-fn expect_type(name: &str, table: &WarehouseTable, column: &str, type_name: &str) -> Result<(), String> {
+pub(super) fn expect_type(name: &str, table: &WarehouseTable, column: &str, type_name: &str) -> Result<(), String> {
     match table.columns.get(column) {
         Some(found) if found.type_name == type_name => Ok(()),
         Some(found) => Err(format!("{SCHEMA}.{name}.{column} must be {type_name}, not {}", shown(found))),
         None => Err(format!("table {SCHEMA}.{name} lacks column `{column}` ({type_name})")),
-    }
-}
-
-/// `None` where the column cannot hold every value of the field.
-fn wire_type(field: FieldType, column: &TableColumn, in_key: bool) -> Option<WireType> {
-    let text = if in_key { WireType::KeyText } else { WireType::Text };
-    match (field, column.type_name.as_str()) {
-        (FieldType::Utf8 | FieldType::Uuid, "text") => Some(text),
-        (FieldType::Utf8 | FieldType::Uuid, "varchar") if column.text_length_max.is_none() => Some(text),
-        (FieldType::Uuid, "uuid") => Some(WireType::Uuid),
-        (FieldType::Int32, "int4") => Some(WireType::Int4),
-        (FieldType::Int32 | FieldType::Int64, "int8") => Some(WireType::Int8),
-        (FieldType::Float64, "float8") => Some(WireType::Float8),
-        (FieldType::Boolean, "bool") => Some(WireType::Bool),
-        (FieldType::Decimal { precision, scale }, "numeric") => {
-            let fits = match (column.numeric_precision, column.numeric_scale) {
-                (Some(wide), Some(deep)) => {
-                    deep >= i32::from(scale) && wide - deep >= i32::from(precision) - i32::from(scale)
-                }
-                _ => true,
-            };
-            fits.then_some(WireType::Numeric)
-        }
-        (FieldType::TimestampMs, "timestamptz") => Some(WireType::Timestamptz),
-        (FieldType::Json, "jsonb") => Some(WireType::Jsonb),
-        (FieldType::Json, "text") => Some(WireType::JsonText),
-        _ => None,
-    }
-}
-
-fn needed_type(field: FieldType) -> String {
-    match field {
-        FieldType::Utf8 => "utf8 (text)".to_owned(),
-        FieldType::Uuid => "uuid (uuid or text)".to_owned(),
-        FieldType::Int32 => "int32 (int4 or int8)".to_owned(),
-        FieldType::Int64 => "int64 (int8)".to_owned(),
-        FieldType::Float64 => "float64 (float8)".to_owned(),
-        FieldType::Boolean => "boolean (bool)".to_owned(),
-        FieldType::Decimal { precision, scale } => format!("decimal({precision},{scale}) (numeric as wide)"),
-        FieldType::TimestampMs => "timestamp_ms (timestamptz)".to_owned(),
-        FieldType::Json => "json (jsonb or text)".to_owned(),
-    }
-}
-
-fn shown(column: &TableColumn) -> String {
-    match (column.numeric_precision, column.numeric_scale, column.text_length_max) {
-        (Some(precision), Some(scale), _) if column.type_name == "numeric" => format!("numeric({precision},{scale})"),
-        (_, _, Some(length)) => format!("{}({length})", column.type_name),
-        _ => column.type_name.clone(),
     }
 }

@@ -64,12 +64,107 @@ fn keys(table: &LoadTable, alias: &str) -> Keys {
 
 /// For a look by alias `f`: rows of the table that meet one of the micro-batch.
 pub(super) fn held_rows(table: &LoadTable) -> String {
-    format!("{} f JOIN {} r ON {}", table_name(&table.name), rows_name(table), same(&table.identity, "f", "r"))
+    joined(table, "f", &rows_name(table), "r")
 }
 
 /// Likewise: rows of the table that took the place of one taken away.
 pub(super) fn promoted_rows(table: &LoadTable) -> String {
-    format!("{} f JOIN {} g ON {}", table_name(&table.name), gone_name(table), same(&table.identity, "f", "g"))
+    joined(table, "f", &gone_name(table), "g")
+}
+
+/// The rows of another table, each with the row of its key. Where a key's time may change the key map tells its partition.
+fn joined(table: &LoadTable, alias: &str, other: &str, other_alias: &str) -> String {
+    let name = table_name(&table.name);
+    match &table.changing_time {
+        None => format!("{name} {alias} JOIN {other} {other_alias} ON {}", same(&table.identity, alias, other_alias)),
+        Some(time) => format!(
+            "{other} {other_alias} JOIN {} m ON {} JOIN {name} {alias} ON {} AND {alias}.{time} = m.{time}",
+            table_name(&table.key_map()),
+            same(&table.identity, "m", other_alias),
+            same(&table.identity, alias, "m"),
+            time = quoted(time),
+        ),
+    }
+}
+
+/// For DELETE … USING: that the row `t` of the table has the key of the row `r`, and what else must be named for that.
+fn meets(table: &LoadTable) -> (String, String) {
+    let Some(time) = &table.changing_time else { return (String::new(), same(&table.identity, "t", "r")) };
+    let (map, time) = (table_name(&table.key_map()), quoted(time));
+    let (is_r, is_m) = (same(&table.identity, "m", "r"), same(&table.identity, "t", "m"));
+    (format!(", {map} m"), format!("{is_r} AND {is_m} AND t.{time} = m.{time}"))
+}
+
+/// Of a fact whose keys get one row each: all but the newest of a key go to the shadow.
+pub(super) fn shadow_doubled(table: &LoadTable, time: &str) -> String {
+    let (name, columns, time) = (table_name(&table.name), list(table, ""), quoted(time));
+    format!(
+        "WITH ranked AS (SELECT {key}, {time}, row_number() OVER (PARTITION BY {key} ORDER BY {by_rank}) AS rank FROM {name}),\n\
+         lost AS (DELETE FROM {name} t USING ranked k WHERE {same} AND t.{time} = k.{time} AND k.rank > 1 RETURNING {lost})\n\
+         INSERT INTO {shadow} ({columns}) SELECT {columns} FROM lost",
+        key = names(&table.identity, ""),
+        by_rank = ORDER.map(|name| format!("{} DESC", quoted(name))).join(", "),
+        same = same(&table.identity, "t", "k"),
+        lost = list(table, "t."),
+        shadow = table_name(&table.shadow()),
+    )
+}
+
+/// How many of the keys, given as an array for each column, the fact holds with another time.
+pub(super) fn count_other_times_of(table: &LoadTable, time: &str) -> String {
+    let Keys { arrays, names, .. } = keys(table, "f");
+    let of = |n: usize| {
+        let (column, is) = (&table.identity[n], if table.identity[n] == time { "<>" } else { "=" });
+        format!("f.{} {is} k.k{n}", quoted(column))
+    };
+    let other = (0..table.identity.len()).map(of).collect::<Vec<_>>().join(" AND ");
+    format!(
+        "SELECT count(*) FROM unnest({arrays}) AS k ({names}) WHERE EXISTS (SELECT FROM {} f WHERE {other})",
+        table_name(&table.name)
+    )
+}
+
+/// Likewise, of so many rows that wait.
+pub(super) fn count_other_times_waiting(table: &LoadTable, time: &str, count: usize) -> String {
+    let of = |column: &String| {
+        let is = if column == time { "<>" } else { "=" };
+        format!("f.{0} {is} r.{0}", quoted(column))
+    };
+    let other = table.identity.iter().map(of).collect::<Vec<_>>().join(" AND ");
+    format!(
+        "SELECT count(*) FROM (SELECT {} FROM {} LIMIT {count}) r WHERE EXISTS (SELECT FROM {} f WHERE {other})",
+        names(&table.identity, ""),
+        rows_name(table),
+        table_name(&table.name)
+    )
+}
+
+/// Forgets the times of the keys that were taken away.
+pub(super) fn forget_times(table: &LoadTable) -> String {
+    format!(
+        "DELETE FROM {} m USING {} g WHERE {}",
+        table_name(&table.key_map()),
+        gone_name(table),
+        same(&table.identity, "m", "g")
+    )
+}
+
+/// Notes the times of the rows that are to be inserted.
+pub(super) fn note_times(table: &LoadTable, time: &str) -> String {
+    note_times_of(
+        table,
+        time,
+        &format!("SELECT {}, {} FROM {} ORDER BY 1", names(&table.identity, ""), quoted(time), rows_name(table)),
+    )
+}
+
+fn note_times_of(table: &LoadTable, time: &str, select: &str) -> String {
+    let (key, time) = (names(&table.identity, ""), quoted(time));
+    format!(
+        "INSERT INTO {} AS m ({key}, {time}) {select}\n\
+         ON CONFLICT ({key}) DO UPDATE SET {time} = excluded.{time} WHERE m.{time} <> excluded.{time}",
+        table_name(&table.key_map())
+    )
 }
 
 /// Likewise: rows of the keys that are given as an array for each column.
@@ -102,6 +197,13 @@ pub(super) fn count_made_again(table: &LoadTable) -> String {
 pub(super) fn count_range(table: &LoadTable) -> String {
     let of = |name: String| format!("(SELECT count(*) FROM {name} t WHERE {IN_RANGE})");
     format!("SELECT {} + {} AS held", of(table_name(&table.name)), of(table_name(&table.shadow())))
+}
+
+/// For a look by alias `t`: rows of a range, of the table and of its shadow, that the micro-batch does not make again.
+pub(super) fn leaving_rows(table: &LoadTable) -> [String; 2] {
+    let unless_made_again = unless_made_again(table);
+    [&table.name, &table.shadow()]
+        .map(|name| format!("{} t WHERE {IN_RANGE} AND {unless_made_again}", table_name(name)))
 }
 
 /// Takes the rows of a range away that the micro-batch does not make again, exactly as they are. A member stays, as
@@ -154,7 +256,10 @@ pub(super) fn promote(table: &LoadTable) -> String {
         list(table, "s."),
     );
     if table.is_fact {
-        return format!("{best}INSERT INTO {} ({columns}) SELECT {columns} FROM moved", table_name(&table.name));
+        let insert = format!("INSERT INTO {} ({columns}) SELECT {columns} FROM moved", table_name(&table.name));
+        let Some(time) = &table.changing_time else { return format!("{best}{insert}") };
+        let moved = format!("SELECT {}, {} FROM moved", names(&table.identity, ""), quoted(time));
+        return format!("{},\nplaced AS ({insert})\n{}", best.trim_end(), note_times_of(table, time, &moved));
     }
     format!(
         "{best}UPDATE {} t SET \"inferred\" = false, {} FROM moved m WHERE {}",
@@ -192,22 +297,17 @@ pub(super) fn shadow_own_losers(table: &LoadTable) -> String {
 
 /// How many rows meet one of their key in the table. Mostly none, which spares the two statements below.
 pub(super) fn count_held(table: &LoadTable) -> String {
-    format!(
-        "SELECT count(*) FROM {} r JOIN {} t ON {}{}",
-        rows_name(table),
-        table_name(&table.name),
-        same(&table.identity, "t", "r"),
-        is_row(table)
-    )
+    format!("SELECT count(*) FROM {}{}", joined(table, "t", &rows_name(table), "r"), is_row(table))
 }
 
 /// What the table holds and a row outranks goes to the shadow.
 pub(super) fn shadow_outranked(table: &LoadTable) -> String {
     let (name, shadow, columns) = (table_name(&table.name), table_name(&table.shadow()), list(table, ""));
-    let outranked = format!("{}{} AND {}", same(&table.identity, "t", "r"), is_row(table), row_is_newer());
+    let (besides, same) = meets(table);
+    let outranked = format!("{same}{} AND {}", is_row(table), row_is_newer());
     if table.is_fact {
         return format!(
-            "WITH older AS (DELETE FROM {name} t USING {} r WHERE {outranked} RETURNING {})\n\
+            "WITH older AS (DELETE FROM {name} t USING {} r{besides} WHERE {outranked} RETURNING {})\n\
              INSERT INTO {shadow} ({columns}) SELECT {columns} FROM older",
             rows_name(table),
             list(table, "t."),
@@ -223,12 +323,12 @@ pub(super) fn shadow_outranked(table: &LoadTable) -> String {
 /// Rows that what the table holds outranks go to the shadow.
 pub(super) fn shadow_beaten(table: &LoadTable) -> String {
     let columns = list(table, "");
+    let (besides, same) = meets(table);
     format!(
-        "WITH beaten AS (DELETE FROM {} r USING {} t WHERE {}{} AND NOT {} RETURNING {})\n\
+        "WITH beaten AS (DELETE FROM {} r USING {} t{besides} WHERE {same}{} AND NOT {} RETURNING {})\n\
          INSERT INTO {} ({columns}) SELECT {columns} FROM beaten",
         rows_name(table),
         table_name(&table.name),
-        same(&table.identity, "t", "r"),
         is_row(table),
         row_is_newer(),
         list(table, "r."),

@@ -203,7 +203,7 @@ fn same_group(value: &str, other: &str, column: &GroupColumn) -> String {
     format!("coalesce({value}, {nought}) = coalesce({other}, {nought}) AND ({value} IS NULL) = ({other} IS NULL)")
 }
 
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     // in either setting of standard_conforming_strings
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

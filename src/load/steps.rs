@@ -103,7 +103,20 @@ impl Steps<'_> {
         Ok(outranked)
     }
 
+    /// What was taken away has no time any more, where the key map knows it.
+    pub(super) async fn forget_times(&self) -> Result<(), LoadError> {
+        if self.table.changing_time.is_some() {
+            self.execute(&reconcile_sql::forget_times(self.table)).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn insert(&self) -> Result<(u64, u64), LoadError> {
+        if let Some(time) = &self.table.changing_time
+            && guarded!("key_map")
+        {
+            self.execute(&reconcile_sql::note_times(self.table, time)).await?;
+        }
         let row = self.transaction.query_one(&reconcile_sql::insert(self.table), &[]).await.map_err(self.failed())?;
         Ok((row.get::<_, i64>("inserted").unsigned_abs(), row.get::<_, i64>("updated").unsigned_abs()))
     }

@@ -94,7 +94,8 @@ enum KeyColumn {
 }
 
 impl RankedRows {
-    /// Whether equal bytes mean equal keys for PostgreSQL too, and members are named by keys alone.
+    /// Whether equal bytes mean equal keys for PostgreSQL too, members are named by keys alone, and a row of a key is to be found in the
+    /// partition of its time.
     pub(super) fn suits(plan: &TablePlan) -> bool {
         let is_plain = |name: &str| {
             let wire = plan.column(name).map(|column| column.wire);
@@ -102,6 +103,7 @@ impl RankedRows {
             wire.is_some_and(|wire| plain.contains(&wire))
         };
         plan.is_fact()
+            && !plan.time_changes
             && plan.identity().into_iter().all(is_plain)
             && plan.links().iter().all(|link| link.by_name.is_none() && link.column.is_some())
     }

@@ -1,9 +1,9 @@
-//! The cells of rollups that a load touches, and their recomputation at its end.
+//! The cells of rollups and the members that a load touches, and their recomputation at its end.
 //!
 //! # Contract
 //! Touched are the cells of rows that come into a fact and of those that leave it, with the values that they leave with. A load touches
 //! them as it goes; [`Touched::recompute`], after its last row, locks them and brings them to what the fact's rows make of
-//! them. Cells that are touched for nothing stay as they are.
+//! them. Cells that are touched for nothing stay as they are. What is touched of dimensions goes to `touched_members`, which computes first.
 //!
 //! # Ordering
 //! Rollups by name, cells by time and group: loads that wait for each other wait in one order, and hold all other locks before.
@@ -29,6 +29,7 @@ use super::reconcile_sql;
 use super::rollup_sql::{self, GROUP_CHARS_MAX};
 use super::rollups::{self, Rollup};
 use super::table_rows::TableRows;
+use super::touched_members::TouchedMembers;
 use crate::config::RollupGrain;
 use crate::telemetry::guarded;
 
@@ -40,17 +41,23 @@ const AS_PLANNED: &str = "SET LOCAL enable_nestloop = on";
 pub(super) struct Touched<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     rollups: Vec<Rollup>,
+    pub(super) members: TouchedMembers<'a>,
 }
 
 impl<'a> Touched<'a> {
-    /// With the shards locked, so that no rollup is made meanwhile.
-    pub(super) async fn of_facts(transaction: &'a Transaction<'a>, facts: &[&str]) -> Result<Self, LoadError> {
+    /// With the shards locked, so that no rollup and no history is made meanwhile.
+    pub(super) async fn of_tables(
+        transaction: &'a Transaction<'a>,
+        facts: &[&str],
+        dimensions: &[&str],
+    ) -> Result<Self, LoadError> {
         let rollups = if facts.is_empty() { Vec::new() } else { rollups::kept(transaction, Some(facts)).await? };
         for (number, rollup) in rollups.iter().enumerate() {
             let sql = rollup_sql::create_cells(rollup, number);
             transaction.batch_execute(&sql).await.map_err(failed(rollup))?;
         }
-        Ok(Self { transaction, rollups })
+        let members = TouchedMembers::of_dimensions(transaction, dimensions).await?;
+        Ok(Self { transaction, rollups, members })
     }
 
     fn of<'t>(&'t self, table: &'t LoadTable) -> impl Iterator<Item = (usize, &'t Rollup)> {
@@ -112,6 +119,7 @@ impl<'a> Touched<'a> {
 
     /// After the last row of the load.
     pub(super) async fn recompute(&self) -> Result<(), LoadError> {
+        self.members.recompute().await?;
         for (number, rollup) in self.rollups.iter().enumerate() {
             let rows = self
                 .transaction

@@ -12,11 +12,13 @@ use super::digest::Digest;
 use super::error::LoadError;
 use super::locks::{AdvisoryLock, Hold, LockSet, SHARD_COUNT, shard_lock, source_lock};
 use super::members::KnownMembers;
-use super::plan::{Link, LoadTable, TableKind, TablePlan};
-use super::steps::{AS_PLANNED, BY_KEY, BY_RANGE, Steps};
+use super::plan::{Link, LoadTable, TableKind};
+use super::steps::{AS_PLANNED, BY_KEY, Steps};
 use super::touched::Touched;
 use super::unchanged::unchanged;
-use super::{BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, merge_sql, reconcile_sql};
+use super::{
+    BatchToLoad, LoadCounts, LoadOutcome, PreparedPart, TableCounts, decisions, key_map, merge_sql, reconcile_sql,
+};
 use crate::catalog::{CatalogError, LiveBatch};
 use crate::telemetry::guarded;
 use crate::types::MicroBatchId;
@@ -43,24 +45,6 @@ pub(super) async fn is_loaded(client: &Object, id: MicroBatchId, mask_rev: i32) 
         .await
         .map_err(LoadError::query("read which micro-batches are loaded"))?;
     Ok(row.get(0))
-}
-
-/// Facts that name nobody point at it, so it must be there.
-pub(super) async fn check_unknown_members(client: &Object, plan: &TablePlan) -> Result<(), LoadError> {
-    for link in plan.links() {
-        let row = client
-            .query_one(&merge_sql::unknown_member_exists(link), &[])
-            .await
-            .map_err(LoadError::query(format!("look for the unknown member of {}", link.table)))?;
-        if !row.get::<_, bool>(0) {
-            let (table, natural_key, member_key) = (&link.table, &link.natural_key, &link.member_key);
-            let problem = format!(
-                "warehouse.{table} lacks the unknown member: a row with {member_key} = 0 and {natural_key} = ''"
-            );
-            return Err(LoadError::Mismatch { connector: plan.connector.clone(), problem });
-        }
-    }
-    Ok(())
 }
 
 /// One load: what is loaded, and where to.
@@ -251,6 +235,7 @@ impl Load<'_> {
         if mode == Mode::Replacing {
             return self.tables.iter().flat_map(every).collect();
         }
+        let dimension = |table: &str| guarded!("dimension_lock").then(|| shard_lock(table, 0));
         let mut locks = LockSet::new();
         for part in self.parts {
             match part.plan.kind {
@@ -259,13 +244,11 @@ impl Load<'_> {
                     debug_assert!(part.rows.shards.len() as u64 <= SHARD_COUNT, "a shard for each hash");
                     locks.extend(part.rows.shards.iter().map(|shard| shard_lock(&part.plan.table, *shard)));
                 }
-                TableKind::Dimension => {
-                    locks.insert(shard_lock(&part.plan.table, 0));
-                }
+                TableKind::Dimension => locks.extend(dimension(&part.plan.table)),
             }
         }
-        locks.extend(missing.keys().map(|table| shard_lock(table, 0)));
-        locks.extend(decisions::dimensions(self.parts).into_iter().map(|table| shard_lock(&table, 0)));
+        locks.extend(missing.keys().filter_map(|table| dimension(table)));
+        locks.extend(decisions::dimensions(self.parts).iter().filter_map(|table| dimension(table)));
         locks
     }
 
@@ -313,8 +296,13 @@ impl Load<'_> {
         lock_dimensions(transaction, &touched, missing, self.parts, &declared).await?;
         let mut counts = LoadCounts::default();
         let (facts, dimensions): (Vec<&LoadTable>, Vec<&LoadTable>) = touched.iter().partition(|table| table.is_fact);
+        key_map::check(transaction, &facts).await?;
         let names: Vec<&str> = facts.iter().map(|table| table.name.as_str()).collect();
-        let rollups = Touched::of_facts(transaction, &names).await?;
+        let named = decisions::dimensions(self.parts);
+        let mut written: BTreeSet<&str> = dimensions.iter().map(|table| table.name.as_str()).collect();
+        written.extend(missing.keys().copied().chain(named.iter().map(String::as_str)));
+        let written: Vec<&str> = written.into_iter().collect();
+        let rollups = Touched::of_tables(transaction, &names, &written).await?;
         for table in dimensions {
             self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
@@ -325,8 +313,9 @@ impl Load<'_> {
                 .await
                 .map_err(LoadError::query(format!("infer members of {}", link.table)))?;
             counts.tables.entry(link.table.clone()).or_default().inferred += inferred;
+            rollups.members.named(&link.table, &keys).await?;
         }
-        decisions::write(transaction, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
+        decisions::write(&rollups, self.batches[0].micro_batch_id, self.parts, &mut counts).await?;
         for table in facts {
             self.reconcile(&rollups, mode, table, live, bulk, &mut counts).await?;
         }
@@ -353,7 +342,7 @@ impl Load<'_> {
             self.parts.iter().enumerate().filter(|(_, part)| part.plan.table == table.name).collect();
         // others may fill the same keys, and masks are known to SQL alone
         let is_plain = mode == Mode::Fresh && live.masked.is_empty() && parts.len() == 1;
-        let (mut waiting, mut are_held) = (!is_plain, false);
+        let (mut waiting, mut are_held, mut is_asked) = (!is_plain, false, false);
         for (number, part) in parts {
             row_count += part.rows.row_count;
             counts.repaired_value_count += part.rows.repaired_count;
@@ -369,6 +358,8 @@ impl Load<'_> {
                 let appended = append.run().await?;
                 steps.batch(AS_PLANNED).await?;
                 rollups.appended(&append).await?;
+                let chance = self.batches[0].micro_batch_id.0.as_u128();
+                (found.other_time, is_asked) = (steps.count_other_times(&part.plan, rows, chance).await?, true);
                 found.inserted = appended.new_count;
                 are_held = appended.held_count > 0;
                 waiting = are_held;
@@ -378,22 +369,16 @@ impl Load<'_> {
             }
         }
         if mode == Mode::Replacing {
-            steps.batch(BY_RANGE).await?;
-            waiting = row_count == 0 || !steps.is_unchanged(self.range(), row_count).await?;
-            if waiting {
-                found.retracted = self.retract(&steps).await?;
-            }
-            steps.batch(AS_PLANNED).await?;
-            if found.retracted > 0 {
-                rollups.gone(table).await?;
-                found.promoted = steps.execute(&reconcile_sql::promote(table)).await?;
-                rollups.promoted(table).await?;
-            }
+            waiting = self.give_way(rollups, &steps, row_count, &mut found).await?;
         }
         if row_count > 0 && waiting {
+            rollups.members.arriving(table).await?;
             let outranked = steps.shadow_losers(rollups, are_held).await?;
             rollups.waiting(table).await?;
             let (inserted, updated) = steps.insert().await?;
+            if !is_asked {
+                found.other_time = self.count_other_times(&steps, inserted).await?;
+            }
             // an outranked fact was taken away first and inserted anew
             let outranked = if table.is_fact { outranked } else { 0 };
             found.inserted += inserted - outranked;
@@ -402,21 +387,6 @@ impl Load<'_> {
         found.unchanged_or_older = row_count.saturating_sub(found.inserted + found.updated);
         counts.tables.entry(table.name.clone()).or_default().add(found);
         Ok(())
-    }
-
-    /// Takes away what the micro-batch does not make again, and leaves the rows that are not there already. Returns how many
-    /// rows of the table went.
-    async fn retract(&self, steps: &Steps<'_>) -> Result<u64, LoadError> {
-        let (range, table) = (self.range(), steps.table);
-        let mut retracted = 0;
-        if guarded!("retract") {
-            retracted = steps.execute_over(&reconcile_sql::retract(table), range).await?;
-            steps.execute_over(&reconcile_sql::retract_shadow(table), range).await?;
-        }
-        for statement in reconcile_sql::forget_present(table) {
-            steps.execute_over(&statement, range).await?;
-        }
-        Ok(retracted)
     }
 }
 

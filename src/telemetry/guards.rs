@@ -19,7 +19,9 @@ pub const NAMES: &[&str] = &[
     "source_lock", // a load that retracts is alone on its source
     "order",       // an older row does not outrank a newer one (LOAD-2)
     "shadow",      // losers are kept (LOAD-2)
+    "key_map",     // the time of a key is noted in the load that changes it (LOAD-2)
     "retract",     // rows that a replay does not make again go (LOAD-3)
+    "dimension_lock", // a dimension has one writer at a time (LOAD-2, LOAD-5)
     "rollup_lock", // the cells of a rollup are locked before they are computed (LOAD-4)
     "digest",      // a replay is taken for unchanged only where its rows are those that were loaded (LOAD-3)
     "digest_count", // and where none of them is missing

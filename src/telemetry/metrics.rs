@@ -90,7 +90,7 @@ metrics! {
     outbox_pending: Gauge("sluice_outbox_pending", [], "Manifests not yet sent.");
     batches_loaded: Counter("sluice_batches_loaded_total", ["result"], "Micro-batches taken by the loader: loaded, already_loaded, not_live.");
     batches_unloaded: Gauge("sluice_batches_unloaded", [], "Live micro-batches with rows that the warehouse lacks.");
-    rows_loaded: Counter("sluice_rows_loaded_total", ["table", "result"], "Rows merged into the warehouse: inserted, updated, unchanged_or_older, inferred, retracted, promoted; not_wanted: left out by the connector's load.rows.");
+    rows_loaded: Counter("sluice_rows_loaded_total", ["table", "result"], "Rows merged into the warehouse: inserted, updated, unchanged_or_older, inferred, retracted, promoted; other_time: keys that the fact holds with another event time too; not_wanted: left out by the connector's load.rows.");
     names_resolved: Counter("sluice_names_resolved_total", ["dimension", "verdict"], "Names that rows gave instead of a key, by what was proposed: identifier, alias, automatic, review, new.");
     candidates_sampled: Counter("sluice_candidates_sampled_total", ["dimension", "result"], "Exact neighbours in the look-ups that were repeated exactly: found or missed by the index.");
     values_repaired: Counter("sluice_values_repaired_total", [], "Values that PostgreSQL cannot hold, mended for the warehouse; the lake keeps the originals.");

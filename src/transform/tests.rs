@@ -60,8 +60,10 @@ pub(super) fn connector(clean: Vec<CleanStep>, expectations: &[(&str, &str, OnFa
             dimensions: Vec::new(),
             seal_after_hours: 6,
             index_hot: false,
+            time_changes: false,
             rows: None,
             rollups: Vec::new(),
+            history: Vec::new(),
         }),
         ..connector
     })

@@ -8,6 +8,9 @@
 #[allow(dead_code, reason = "shared with tests/it: each uses a part of it")]
 mod checker;
 mod fault;
+#[path = "../it/histories.rs"]
+#[allow(dead_code, reason = "shared with tests/it: each uses a part of it")]
+mod histories;
 mod load;
 mod process;
 mod proxy;

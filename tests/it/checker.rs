@@ -3,12 +3,15 @@
 use serde_json::Value;
 use tokio_postgres::Client;
 
+use crate::histories::check_histories;
+
 const FACTS: [(&str, &str); 2] = [("fact_transactions", "transaction_id"), ("fact_events", "event_id")];
 const LINKS: [(&str, &str); 2] = [("user_key", "dim_users"), ("product_key", "dim_products")];
 const DIMENSIONS: [(&str, &str); 2] = [("dim_users", "user_id"), ("dim_products", "product_id")];
 
 /// Every foreign key is satisfied, declared or not; each key has one row; no row of a shadow outranks the row that stands;
-/// a loser stands beside a winner; nobody's row is in both; every rollup is what the rows of its fact make.
+/// a loser stands beside a winner; nobody's row is in both; times of keys that are kept are those of the rows; every rollup is what the rows of its fact make, and
+/// every history what the versions of its members make, without gap or overlap.
 pub(crate) async fn check(client: &Client) {
     for (fact, id) in FACTS {
         for (key, dimension) in LINKS {
@@ -17,7 +20,20 @@ pub(crate) async fn check(client: &Client) {
             );
             assert_eq!(count(client, &dangling).await, 0, "{fact}.{key} names no member");
         }
-        check_rows(client, fact, &format!("{id}, occurred_at"), "").await;
+        // of a key whose time may change one row stands, whatever its time
+        let is_mapped = format!("SELECT count(*) FROM warehouse.key_map WHERE fact = '{fact}'");
+        if count(client, &is_mapped).await == 0 {
+            check_rows(client, fact, &format!("{id}, occurred_at"), "").await;
+            continue;
+        }
+        check_rows(client, fact, id, "").await;
+        let (is, should) = (
+            format!("SELECT {id}, occurred_at FROM warehouse.{fact}_keys"),
+            format!("SELECT {id}, occurred_at FROM warehouse.{fact}"),
+        );
+        let differ =
+            format!("SELECT count(*) FROM (({is} EXCEPT ALL {should}) UNION ALL ({should} EXCEPT ALL {is})) q");
+        assert_eq!(count(client, &differ).await, 0, "{fact}: times of keys");
     }
     for (dimension, id) in DIMENSIONS {
         check_rows(client, dimension, id, " AND NOT t.inferred").await;
@@ -25,6 +41,7 @@ pub(crate) async fn check(client: &Client) {
         assert_eq!(count(client, &unknown).await, 1, "{dimension} has one unknown member");
     }
     check_rollups(client).await;
+    check_histories(client).await;
 }
 
 /// Recomputes every rollup from its fact, by what its connector declares. Returns how many cells there are.

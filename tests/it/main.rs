@@ -11,6 +11,8 @@ mod evolution;
 mod guards;
 mod dead_letters;
 mod expectations;
+#[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
+mod histories;
 mod hostile;
 mod large;
 mod hostile_files;

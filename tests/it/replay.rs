@@ -4,6 +4,7 @@ mod compare;
 mod edges;
 mod guards;
 mod lake;
+mod lake_histories;
 mod listing;
 mod matrix;
 mod plan;

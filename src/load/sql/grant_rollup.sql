@@ -1,4 +1,4 @@
--- Called by: load::rollups, in the transaction that makes the table $1. Roles belong to the server: those that are not there get nothing.
+-- Called by: load::rollups, load::history and load::key_map, in the transaction that makes the table $1. Roles belong to the server: those that are not there get nothing.
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_loader') THEN

@@ -48,7 +48,9 @@ const MUTANTS: &[(&str, &[&str])] = &[
             "loading::replaced::a_member_falls_back_to_its_older_row_and_then_to_an_inferred_one",
         ],
     ),
+    ("dimension_lock", &["loading::histories::two_loads_of_one_member_both_stand_in_its_history"]),
     ("rollup_lock", &["loading::rollups::two_loads_that_wait_for_one_cell_both_count"]),
+    ("key_map", &["loading::moving::a_row_moves_with_its_time_in_any_order_of_arrival"]),
     (
         "retract",
         &[

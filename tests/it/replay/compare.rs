@@ -64,6 +64,11 @@ impl EndState {
         for row in rows.expect("the warehouse answers") {
             self.add(format!("rollup_revenue_hourly {}", row.get::<_, String>(0)));
         }
+        let intervals = "SELECT (to_jsonb(h) - '{product_key,_source,_offset,_record,_row,_object_time,_object_hash}'::text[])::text \
+                         FROM warehouse.dim_products_history h JOIN warehouse.dim_products d USING (product_key) WHERE NOT d.inferred";
+        for row in client.query(intervals, &[]).await.expect("the warehouse answers") {
+            self.add(format!("dim_products_history {}", row.get::<_, String>(0)));
+        }
         for (table, sql) in
             [("fact_transactions", FACT), ("fact_events", FACT), ("dim_users", DIMENSION), ("dim_products", DIMENSION)]
         {

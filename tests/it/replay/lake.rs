@@ -10,6 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sluice_loadtest::FileFormat;
 
 use super::compare::published;
+use super::lake_histories::check_lake_histories;
 use crate::stack::World;
 
 /// Folder below `data/`, the table, and the column that ranks its rows.
@@ -44,6 +45,7 @@ pub(crate) async fn check_lake(world: &World) {
         not_loaded[..not_loaded.len().min(5)].join("\n  "),
         not_published[..not_published.len().min(5)].join("\n  ")
     );
+    check_lake_histories(world).await;
 }
 
 async fn lake_rows(world: &World) -> Rows {

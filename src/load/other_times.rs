@@ -1,0 +1,125 @@
+//! Keys that a fact holds with another event time than the row that comes: where nobody says that times change, such a key has two rows.
+//!
+//! # Contract
+//! They are counted, never held back. Each key is looked for in every partition, so a load asks about so many of its keys as make
+//! [`LOOKUPS_MAX`] look-ups, and about every key while they are few; what it finds among some counts for all of its keys in proportion.
+//! A count is written in the transaction of the load, in `warehouse.other_time`: loads of one fact that find any wait for each other there.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
+
+use super::error::LoadError;
+use super::merge_sql::table_name;
+use super::plan::TablePlan;
+use super::reconcile_sql;
+use super::steps::{AS_PLANNED, BY_KEY, Steps};
+use super::table_rows::TableRows;
+use super::transaction::Load;
+
+/// Some milliseconds of the server's time.
+pub(super) const LOOKUPS_MAX: u64 = 2_000;
+
+impl Load<'_> {
+    /// Of rows that were ranked by SQL, and inserted.
+    pub(super) async fn count_other_times(&self, steps: &Steps<'_>, row_count: u64) -> Result<u64, LoadError> {
+        let plan = self.parts.iter().map(|part| &part.plan).find(|plan| plan.table == steps.table.name);
+        match plan.and_then(|plan| plan.time()) {
+            Some(time) if steps.table.changing_time.is_none() => steps.count_other_times_waiting(time, row_count).await,
+            _ => Ok(0),
+        }
+    }
+}
+
+impl Steps<'_> {
+    /// Of rows that were ranked in the process. They lie by day: `chance` says where the look begins.
+    pub(super) async fn count_other_times(
+        &self,
+        plan: &TablePlan,
+        rows: &TableRows,
+        chance: u128,
+    ) -> Result<u64, LoadError> {
+        let asked = self.asked_count(rows.winner_count).await?;
+        let first = (chance % (rows.winner_count - asked + 1) as u128) as usize;
+        let keys = rows.keys(&(first..first + asked));
+        let parameters: Vec<&(dyn ToSql + Sync)> = keys.iter().map(|key| &**key as &(dyn ToSql + Sync)).collect();
+        let Some(time) = plan.time() else { return Ok(0) };
+        let sql = reconcile_sql::count_other_times_of(self.table, time);
+        self.note_other_times(&sql, &parameters, asked, rows.winner_count).await
+    }
+
+    /// Of rows that wait in the temporary table: the newest of their keys.
+    async fn count_other_times_waiting(&self, time: &str, row_count: u64) -> Result<u64, LoadError> {
+        let row_count = row_count as usize;
+        let asked = self.asked_count(row_count).await?;
+        let sql = reconcile_sql::count_other_times_waiting(self.table, time, asked);
+        self.note_other_times(&sql, &[], asked, row_count).await
+    }
+
+    async fn asked_count(&self, row_count: usize) -> Result<usize, LoadError> {
+        if row_count == 0 {
+            return Ok(0);
+        }
+        let sql = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = $1::text::regclass";
+        let failed = LoadError::query(format!("count the partitions of {}", self.table.name));
+        let row = self.transaction.query_one(sql, &[&table_name(&self.table.name)]).await.map_err(failed)?;
+        let partitions = row.get::<_, i64>(0).unsigned_abs().max(1);
+        Ok(row_count.min(LOOKUPS_MAX.div_ceil(partitions) as usize))
+    }
+
+    async fn note_other_times(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+        asked: usize,
+        row_count: usize,
+    ) -> Result<u64, LoadError> {
+        if asked == 0 {
+            return Ok(0);
+        }
+        let failed = || LoadError::query(format!("look for keys of {} with other times", self.table.name));
+        self.batch(BY_KEY).await?;
+        let found = self.transaction.query_one(sql, parameters).await.map_err(failed())?.get::<_, i64>(0);
+        self.batch(AS_PLANNED).await?;
+        let count = in_proportion(found.unsigned_abs(), asked as u64, row_count as u64);
+        if count > 0 {
+            let counted = count as i64;
+            let upsert = include_str!("sql/upsert_other_time.sql");
+            self.transaction.execute(upsert, &[&self.table.name, &counted]).await.map_err(failed())?;
+        }
+        Ok(count)
+    }
+}
+
+/// `found` of `asked`, as of `all`; rounded up.
+fn in_proportion(found: u64, asked: u64, all: u64) -> u64 {
+    (found * all).div_ceil(asked)
+}
+
+/// Of a fact: keys that came with another event time than a row that stood there.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OtherTimes {
+    pub fact: String,
+    /// Where loads are large, what is likely.
+    pub key_count: i64,
+    pub last_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// Facts that have any, by name.
+pub async fn other_times(client: &impl GenericClient) -> Result<Vec<OtherTimes>, LoadError> {
+    let sql = "SELECT fact, key_count, last_at FROM warehouse.other_time ORDER BY fact";
+    let rows = client.query(sql, &[]).await.map_err(LoadError::query("read which keys have other times"))?;
+    let other = |row: &tokio_postgres::Row| OtherTimes { fact: row.get(0), key_count: row.get(1), last_at: row.get(2) };
+    Ok(rows.iter().map(other).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_among_some_counts_for_all_and_is_never_lost() {
+        assert_eq!(in_proportion(3, 10, 10), 3);
+        assert_eq!(in_proportion(1, 10, 25), 3);
+        assert_eq!(in_proportion(0, 10, 25), 0);
+    }
+}

@@ -1,0 +1,168 @@
+//! Facts whose event time changes: one row a key, in the partition of the newest one's time.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sluice::client::postgres;
+use sluice::config::{Connectors, WarehouseTable};
+use sluice::error::ErrorKind;
+use sluice::load::{BatchToLoad, Loader, TableCounts, other_times};
+use sluice::types::MicroBatchId;
+
+use super::checker::check;
+use super::fixtures::{Warehouse, connectors, live, load_with_retries, transaction};
+
+const SEEN_AT: &str = "2026-11-23T10:00:00Z";
+
+/// What happened on `day` of November, as it was known at `hour`.
+fn row(number: u64, day: u32, hour: u32) -> Value {
+    let mut row = transaction(number, &format!("{hour}.00"), Some(&format!("2026-11-27T{hour:02}:00:00Z")));
+    row["occurred_at"] = json!(format!("2026-11-{day:02}T09:00:00Z"));
+    row
+}
+
+/// The shipped connectors; of transactions the time changes.
+fn moving() -> Connectors {
+    let mut connectors = connectors();
+    let fact = WarehouseTable::Fact("fact_transactions".to_owned());
+    for connector in &mut connectors.all {
+        if let Some(warehouse) =
+            Arc::make_mut(connector).warehouse.as_mut().filter(|warehouse| warehouse.target == fact)
+        {
+            warehouse.time_changes = true;
+        }
+    }
+    connectors
+}
+
+fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
+    batch.micro_batch_id = MicroBatchId::generate();
+    batch.replaces = true;
+    batch
+}
+
+impl Warehouse {
+    /// Days, each with the hour at which it was known.
+    async fn days(&self) -> Vec<String> {
+        check(self).await;
+        let sql =
+            "SELECT concat(to_char(occurred_at, 'DD'), ':', amount::int) FROM warehouse.fact_transactions ORDER BY 1";
+        self.column(sql).await.into_iter().flatten().collect()
+    }
+
+    async fn make_again(&self, offset: i64, rows: &[Value]) -> TableCounts {
+        let part: (&str, &[Value]) = ("transactions", rows);
+        let parts = if rows.is_empty() { &[][..] } else { std::slice::from_ref(&part) };
+        let counts = self.load(&replacing(self.batch(offset, SEEN_AT, parts))).await;
+        counts.tables.get("fact_transactions").copied().unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn a_row_moves_with_its_time_in_any_order_of_arrival() {
+    let warehouse = Warehouse::with(moving()).await;
+    let first = warehouse.load_rows(1, "transactions", &[row(1, 20, 1), row(2, 20, 1)]).await;
+    assert_eq!(first, TableCounts { inserted: 2, ..TableCounts::default() });
+    let moved = warehouse.load_rows(2, "transactions", &[row(1, 22, 3)]).await;
+    assert_eq!(moved, TableCounts { updated: 1, ..TableCounts::default() });
+    assert_eq!(warehouse.days().await, ["20:1", "22:3"]);
+    let older = warehouse.load_rows(3, "transactions", &[row(1, 21, 2)]).await;
+    assert_eq!(older, TableCounts { unchanged_or_older: 1, ..TableCounts::default() });
+    assert_eq!(warehouse.days().await, ["20:1", "22:3"]);
+    warehouse.load_rows(4, "transactions", &[row(1, 20, 4), row(1, 19, 5), row(2, 18, 2)]).await;
+    assert_eq!(warehouse.days().await, ["18:2", "19:5"], "of one micro-batch too the newest counts");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions_shadow").await, "5");
+    assert_eq!(warehouse.value("SELECT sum(row_count) FROM warehouse.rollup_revenue_hourly").await, "2");
+}
+
+#[tokio::test]
+async fn a_replay_moves_rows_and_what_is_taken_back_returns_to_its_own_time() {
+    let warehouse = Warehouse::with(moving()).await;
+    warehouse.load_rows(1, "transactions", &[row(1, 20, 1)]).await;
+    warehouse.load_rows(2, "transactions", &[row(1, 22, 3), row(2, 22, 3)]).await;
+    let again = warehouse.make_again(2, &[row(1, 22, 3), row(2, 22, 3)]).await;
+    assert_eq!((again.inserted, again.updated, again.retracted), (0, 0, 0), "the very same");
+    let moved = warehouse.make_again(2, &[row(1, 22, 3), row(2, 23, 3)]).await;
+    assert_eq!((moved.inserted, moved.retracted), (1, 1));
+    assert_eq!(warehouse.days().await, ["22:3", "23:3"]);
+    let back = warehouse.make_again(2, &[row(2, 23, 3)]).await;
+    assert_eq!((back.retracted, back.promoted), (2, 1), "the other one has another place in its object now");
+    assert_eq!(warehouse.days().await, ["20:1", "23:3"]);
+    warehouse.make_again(1, &[]).await;
+    warehouse.make_again(2, &[]).await;
+    assert_eq!(warehouse.days().await, Vec::<String>::new());
+}
+
+/// Keys that many loads share; every other load replaces an earlier one, or takes all of it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_loaders_keep_one_row_a_key() {
+    const TASKS: u64 = 4;
+    const ROUNDS: u64 = 12;
+    let warehouse = Arc::new(Warehouse::with(moving()).await);
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let warehouse = Arc::clone(&warehouse);
+            tokio::spawn(async move {
+                let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(task + 1);
+                let mut next = move |below: u64| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (random >> 33) % below
+                };
+                let mut tries = 0;
+                for round in 0..ROUNDS {
+                    let rows: Vec<Value> =
+                        (0..next(12)).map(|_| row(next(25), next(4) as u32 + 19, next(20) as u32 + 1)).collect();
+                    let parts: [(&str, &[Value]); 1] = [("transactions", &rows)];
+                    let is_new = round % 2 == 0;
+                    let offset = if is_new { round } else { next(round) & !1 };
+                    let parts = if rows.is_empty() { &[][..] } else { &parts[..] };
+                    let mut batch = warehouse.batch((task * 100 + offset) as i64, SEEN_AT, parts);
+                    batch.source_partition_id = task as i64 + 1;
+                    let batch = if is_new { batch } else { replacing(batch) };
+                    tries += u64::from(load_with_retries(&warehouse.loader, &batch).await.expect("loads"));
+                }
+                tries
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.expect("no panic"), ROUNDS, "a load needed another try");
+    }
+    assert!(warehouse.days().await.len() > 10);
+}
+
+#[tokio::test]
+async fn without_it_a_key_with_another_time_is_counted_and_has_two_rows() {
+    let warehouse = Warehouse::new().await;
+    let first = warehouse.load_rows(1, "transactions", &[row(1, 20, 1), row(2, 20, 1)]).await;
+    assert_eq!(first.other_time, 0);
+    let counts = warehouse.load_rows(2, "transactions", &[row(1, 21, 2), row(2, 20, 2), row(3, 21, 1)]).await;
+    assert_eq!(counts, TableCounts { inserted: 2, updated: 1, other_time: 1, ..TableCounts::default() });
+    assert_eq!(warehouse.days().await, ["20:1", "20:2", "21:1", "21:2"]);
+    let replayed = warehouse.make_again(2, &[row(1, 21, 2), row(2, 20, 2), row(3, 22, 1)]).await;
+    assert_eq!(replayed.other_time, 0, "the row that it makes otherwise has no other one");
+    assert_eq!(warehouse.make_again(1, &[row(1, 20, 1), row(3, 20, 1)]).await.other_time, 1);
+    let client = postgres::get(&warehouse.pool).await.expect("connects");
+    let told = other_times(&client).await.expect("answers");
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((told.fact.as_str(), told.key_count), ("fact_transactions", 2));
+}
+
+#[tokio::test]
+async fn keys_that_were_doubled_get_one_row_when_their_time_is_said_to_change() {
+    let warehouse = Warehouse::new().await;
+    warehouse.load_rows(1, "transactions", &[row(1, 20, 1), row(2, 20, 1)]).await;
+    warehouse.load_rows(2, "transactions", &[row(1, 22, 3), row(1, 21, 2)]).await;
+    let new = Loader::new(warehouse.pool.clone(), &moving()).await.expect("fits");
+    assert_eq!(warehouse.days().await, ["20:1", "22:3"]);
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions_shadow").await, "2");
+
+    // those that were started before must not double them again
+    let batch = warehouse.batch(3, SEEN_AT, &[("transactions", &[row(2, 23, 5)])]);
+    let refused = warehouse.loader.load(&batch, live).await.expect_err("it knows of no key map");
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    new.load(&batch, live).await.expect("loads");
+    assert_eq!(warehouse.days().await, ["22:3", "23:5"]);
+    let error = Loader::new(warehouse.pool.clone(), &connectors()).await.expect_err("times are kept");
+    assert!(error.to_string().contains("time_changes"), "{error}");
+}
