@@ -12,6 +12,7 @@ mod guards;
 mod dead_letters;
 mod expectations;
 mod hostile;
+mod joins;
 mod large;
 mod hostile_files;
 mod layers;
