@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::config::{ConfigErrors, Connectors, Need, Override, Settings, load_connectors};
+use crate::pipeline::read_joined_tables;
 
 pub const EXIT_DONE: u8 = 0;
 pub const EXIT_FAILED: u8 = 1;
@@ -131,6 +132,14 @@ impl SettingsArgs {
         let connectors = load_connectors(&settings.connectors_dir)?.with_keys(&settings.secrets);
         Ok((settings, connectors))
     }
+}
+
+/// Reads the dimensions that the connectors' SQL joins, where there are any: then the command needs the warehouse.
+async fn join_dimensions(settings: &SettingsArgs, connectors: &Connectors) -> anyhow::Result<()> {
+    if connectors.join_dimensions() {
+        read_joined_tables(&settings.load(&[Need::Warehouse])?, connectors).await?;
+    }
+    Ok(())
 }
 
 /// Runs a command to its end; returns the exit code.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arrow::json::ArrayWriter;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::sample::Sampled;
 use super::{EXIT_DONE, OutputFormat, SettingsArgs};
+use crate::config::Connectors;
 use crate::pipeline::{Preview, PreviewReject, PreviewStage, preview};
 use crate::telemetry;
 
@@ -36,14 +38,15 @@ pub struct PreviewArgs {
     pub output: OutputFormat,
 }
 
-pub async fn run(settings: &SettingsArgs, args: &PreviewArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub async fn run(args_of_settings: &SettingsArgs, args: &PreviewArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     telemetry::init_logs_quiet();
     let place = Sampled::parse(&args.object)?;
-    let (settings, connectors) = settings.load_project(place.needs())?;
+    let (settings, connectors) = args_of_settings.load_project(place.needs())?;
     let Some(connector) = connectors.by_name(&args.connector).cloned() else {
         let known: Vec<&str> = connectors.all.iter().map(|connector| connector.name.as_str()).collect();
         bail!("there is no connector `{}`; there are: {}", args.connector, known.join(", "));
     };
+    super::join_dimensions(args_of_settings, &Connectors { all: vec![Arc::clone(&connector)] }).await?;
     let bytes = place.read(&settings).await?;
     let (limits, rows) = (settings.limits, args.rows);
     let previewed = tokio::task::spawn_blocking(move || preview(&connector, &limits, &bytes, rows));

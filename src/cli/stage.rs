@@ -1,4 +1,5 @@
-//! `sluice stage`: local files through a connector into Parquet files, without any server.
+//! `sluice stage`: local files through a connector into Parquet files, without any server, but the warehouse where the
+//! connector's SQL joins a dimension.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,14 +34,16 @@ pub struct StageArgs {
     pub output: OutputFormat,
 }
 
-pub async fn run(settings: &SettingsArgs, args: &StageArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub async fn run(args_of_settings: &SettingsArgs, args: &StageArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     telemetry::init_logs_quiet();
-    let (settings, connectors) = settings.load_project(&[])?;
+    let (settings, connectors) = args_of_settings.load_project(&[])?;
     let Some(connector) = connectors.by_name(&args.connector).cloned() else {
         let known: Vec<&str> = connectors.all.iter().map(|connector| connector.name.as_str()).collect();
         bail!("there is no connector `{}`; there are: {}", args.connector, known.join(", "));
     };
-    Connectors { all: vec![Arc::clone(&connector)] }.require_keys()?;
+    let alone = Connectors { all: vec![Arc::clone(&connector)] };
+    alone.require_keys()?;
+    super::join_dimensions(args_of_settings, &alone).await?;
     let threads = args.threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let job =
         StageJob { connector, limits: settings.limits, files: args.files.clone(), out: args.out.clone(), threads };

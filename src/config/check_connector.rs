@@ -8,6 +8,7 @@ use super::check_columns::Columns;
 use super::check_expectations;
 use super::check_load;
 use super::check_query;
+use super::check_tables;
 use super::error::ConfigError;
 use super::expression::Expressions;
 use super::quantity;
@@ -89,10 +90,13 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         None => (None, None),
         Some(transform) => {
             let sql = check_query::Sql::read(transform, report);
-            let dataset = sql.as_ref().and_then(|sql| check_query::dataset(raw, sql, &connector, report));
+            let tables = check_tables::tables(transform, report);
+            let read = sql.zip(tables);
+            let dataset =
+                read.as_ref().and_then(|(sql, tables)| check_query::dataset(raw, sql, tables, &connector, report));
             // nothing can be told of what is about its columns
-            let (Some(sql), Some(dataset)) = (sql, dataset) else { return connector };
-            (Some(sql.text), Some(dataset))
+            let (Some((sql, tables)), Some(dataset)) = (read, dataset) else { return connector };
+            (Some((sql.text, tables)), Some(dataset))
         }
     };
     let made = dataset.as_ref().map(|dataset| Columns::of_fields(&dataset.fields));
@@ -107,10 +111,11 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
     };
     connector.expectations = check_expectations::expectations(&raw.expectations, &stages, expressions, report);
     connector.schema_revision = revision::of_schema(&connector);
-    connector.revision = revision::of_connector(&connector, sql.as_deref());
-    if let (Some(dataset), Some(sql)) = (dataset, sql) {
-        let dataset = check_query::complete(dataset, &connector);
-        connector.transform = Some(Arc::new(SqlTransform { sql, dataset: Arc::new(dataset) }));
+    let (text, tables) = sql.as_ref().map_or((None, &[][..]), |(sql, tables)| (Some(sql.as_str()), &tables[..]));
+    connector.revision = revision::of_connector(&connector, text, tables);
+    if let (Some(dataset), Some((sql, tables))) = (dataset, sql) {
+        let dataset = Arc::new(check_query::complete(dataset, &connector));
+        connector.transform = Some(Arc::new(SqlTransform { sql, tables, dataset }));
     }
     connector
 }

@@ -1,6 +1,7 @@
 //! `transform` of a raw connector → the dataset that its SQL makes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::check_columns::{Columns, check_name};
 use super::check_connector::Report;
@@ -9,7 +10,7 @@ use super::expression::place_inside;
 use super::query::{Output, QueryError, output_of, plan_query};
 use super::raw_connector::{RawConnector, RawTransform};
 use super::yaml::Step::{Index, Key};
-use super::{CleanStep, Connector, Evolution, NewField, TypeChange, revision};
+use super::{CleanStep, Connector, Evolution, JoinTable, NewField, TypeChange, revision};
 
 const AT: [super::yaml::Step<'static>; 2] = [Key("transform"), Key("sql")];
 
@@ -17,6 +18,7 @@ const AT: [super::yaml::Step<'static>; 2] = [Key("transform"), Key("sql")];
 pub(super) fn dataset(
     raw: &RawConnector,
     sql: &Sql,
+    tables: &[Arc<JoinTable>],
     connector: &Connector,
     report: &mut Report<'_>,
 ) -> Option<Connector> {
@@ -27,7 +29,7 @@ pub(super) fn dataset(
     }
     let key = raw.warehouse.iter().flat_map(|warehouse| &warehouse.key);
     let not_null: Vec<&str> = key.chain([&raw.staging.time]).map(String::as_str).collect();
-    let planned = plan_query(connector, &sql.text);
+    let planned = plan_query(connector, &sql.text, tables);
     let Output { fields, rescues } = match planned.and_then(|plan| output_of(connector, &plan, &not_null)) {
         Ok(output) => output,
         Err(error) => {

@@ -201,7 +201,7 @@ impl Connectors {
                 }
             }
             let sql = connector.transform.as_ref().map(|transform| transform.sql.as_str());
-            let revision = revision::of_connector(connector, sql);
+            let revision = revision::of_connector(connector, sql, connector.join_tables());
             if let Some(transform) = &mut connector.transform {
                 let transform = Arc::make_mut(transform);
                 Arc::make_mut(&mut transform.dataset).revision.clone_from(&revision);

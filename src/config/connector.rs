@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{CleanStep, Expectation, JsonPath, Rollup};
+use super::{CleanStep, Expectation, JoinTable, JsonPath, Rollup};
 use crate::types::Overwrite;
 
 /// One dataset's way from source to warehouse.
@@ -33,6 +33,8 @@ pub struct Connector {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SqlTransform {
     pub sql: String,
+    /// What it joins with the rows, in the order of their names.
+    pub tables: Vec<Arc<JoinTable>>,
     /// What is staged and loaded: the connector with the columns of the SQL. Of its clean steps `dedupe` is left, it has
     /// no transform of its own, and the revision of the whole.
     pub dataset: Arc<Connector>,

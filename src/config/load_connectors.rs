@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check_connector::{self, Report};
+use super::check_tables;
 use super::error::{ConfigError, ConfigErrors, did_you_mean, nearest};
 use super::expression::Expressions;
 use super::files::{self, Document};
@@ -49,6 +50,7 @@ fn load(folder: &Path, topics: Option<&[TopicSpec]>) -> Result<Connectors, Confi
             check_pair(connector, other, &other_document.path, &mut report);
         }
         check_links(connector, checked.iter().map(|(connector, _)| connector), &mut report);
+        check_tables::check_dimensions(connector, checked.iter().map(|(connector, _)| connector), &mut report);
     }
     if problems.is_empty() {
         return Ok(Connectors { all: checked.into_iter().map(|(connector, _)| Arc::new(connector)).collect() });

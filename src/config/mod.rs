@@ -5,7 +5,7 @@
 //! validated types that the rest of the program uses ([`Connector`], [`TopicSpec`], [`Settings`]).
 //! Problems are collected, each with file, line, column and what to write instead ([`ConfigError`]).
 //! Connectors are checked to the end: names of columns, types, and the SQL of expectations
-//! and of `transform`, planned.
+//! and of `transform`, planned. Files of rows that `transform` joins are read with their connector.
 
 mod arrow_schema;
 mod check_clean;
@@ -17,6 +17,7 @@ mod check_history;
 mod check_load;
 mod check_query;
 mod check_rollups;
+mod check_tables;
 mod clean_step;
 mod connector;
 mod error;
@@ -24,6 +25,7 @@ mod evolved;
 mod expectation;
 mod expression;
 mod files;
+mod join_table;
 mod json_path;
 mod json_schema;
 mod kafka_properties;
@@ -45,6 +47,10 @@ mod rollup_sql;
 mod secrets;
 mod settings;
 mod shape;
+mod table_file;
+mod table_rows;
+#[cfg(test)]
+mod tables_tests;
 #[cfg(test)]
 mod time_changes_tests;
 mod topics;
@@ -58,14 +64,16 @@ pub use connector::*;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use evolved::{ADDED_COLUMNS_MAX, seen_from_json};
 pub use expectation::*;
+pub use join_table::{JoinSource, JoinTable};
 pub use json_path::{JsonPath, PathStep};
 pub use json_schema::SchemaKind;
 pub use load_connectors::{load_connectors, load_project};
 pub use load_settings::{Need, Override};
 pub use predicate::Predicate;
-pub use query::{InputRows, PLACE_COLUMN, QueryError, QueryPlan, plan_query};
+pub use query::{PLACE_COLUMN, QueryError, QueryPlan, RunRows, plan_query};
 pub use rollup::{Rollup, RollupAggregate, RollupGrain};
 pub use settings::*;
+pub use table_rows::{TABLE_BYTES_MAX, TableRows, TableRowsError};
 pub use topics::{Payload, TopicSpec, load_topics};
 pub use type_lattice::{DECIMAL_DIGITS_MAX, SeenTypes, see};
 pub use units::Unit;

@@ -2,14 +2,17 @@
 //!
 //! # Rules
 //! - One query over the table `input`: the cleaned rows, `_rescued` among their columns where the connector rescues.
+//!   It may join other tables ([`super::JoinTable`]), and ask anything of them.
 //! - What depends on the clock or on chance is refused: a replay must make the same rows.
-//! - It makes at most one row of each row, so that each keeps its lineage: projections, filters, joins with constants.
+//! - It makes at most one row of each row, so that each keeps its lineage: projections, filters, joins with
+//!   tables and constants, of which a row of the input finds one row at most. That is seen when it is run.
 //!   Groups, DISTINCT, LIMIT, windows, UNION and a second look at the input are refused.
 //!
 //! # Lineage
 //! The plan that is run carries one column more, [`PLACE_COLUMN`], through every projection: which row of the input a row
 //! was made of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
@@ -32,7 +35,7 @@ use futures::executor::block_on;
 
 use super::error::did_you_mean;
 use super::expression::{cleaned, parse_query};
-use super::{Connector, Field, FieldType, RESCUED_COLUMN, ROW_COLUMN};
+use super::{Connector, Field, FieldType, JoinTable, RESCUED_COLUMN, ROW_COLUMN, arrow_type};
 
 /// What SQL calls the connector's rows.
 const INPUT_TABLE: &str = "input";
@@ -41,15 +44,23 @@ pub const PLACE_COLUMN: &str = "__sluice_place";
 /// Arrow metadata of input columns that are text to Arrow and more to Sluice. A column handed on as it is keeps it.
 const TYPE_METADATA: &str = "sluice.type";
 
-/// The rows of one run, given as an extension of its session: [`input_schema`].
+/// Rows of a joined table that are handed on at once.
+const TABLE_STEP_ROWS: usize = 8192;
+
+/// The rows of one run, given as an extension of its session.
 #[derive(Debug)]
-pub struct InputRows(pub Vec<RecordBatch>);
+pub struct RunRows {
+    /// [`QueryPlan::input_schema`]
+    pub input: RecordBatch,
+    /// By name; each of the schema of its table.
+    pub tables: Arc<HashMap<String, RecordBatch>>,
+}
 
 /// SQL ready to run, any number of times.
 #[derive(Debug, Clone)]
 pub struct QueryPlan {
     pub physical: Arc<dyn ExecutionPlan>,
-    /// What it is run by; [`InputRows`] are to be added.
+    /// What it is run by; [`RunRows`] are to be added.
     pub config: SessionConfig,
     /// Of [`PLACE_COLUMN`] and the rows it reads.
     pub input_schema: SchemaRef,
@@ -70,10 +81,11 @@ impl QueryError {
         Self { line: 1, column: 1, message: message.into(), help: Some(help.into()) }
     }
 
-    fn planning(error: &DataFusionError, columns: &SchemaRef) -> Self {
+    fn planning(error: &DataFusionError, columns: &SchemaRef, tables: &[Arc<JoinTable>]) -> Self {
         let start = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| span.start);
         let (line, column) = start.map_or((1, 1), |start| (start.line, start.column));
-        let names = || columns.fields().iter().map(|field| field.name().as_str());
+        let own = || columns.fields().iter().map(|field| field.name().as_str());
+        let of_tables = tables.iter().flat_map(|table| &table.columns).map(|column| column.name.as_str());
         let root = error.find_root();
         let unknown = match root {
             DataFusionError::SchemaError(problem, _) => match &**problem {
@@ -83,14 +95,28 @@ impl QueryError {
             _ => None,
         };
         let (message, help) = if let Some(name) = unknown {
-            (format!("there is no column `{name}`"), did_you_mean(name, "columns", names()))
+            (format!("there is no column `{name}`"), did_you_mean(name, "columns", own().chain(of_tables)))
+        } else if let Some(name) = unknown_table(root) {
+            let known = [INPUT_TABLE].into_iter().chain(tables.iter().map(|table| table.name.as_str()));
+            (format!("there is no table `{name}`"), did_you_mean(&name, "tables", known))
         } else {
-            let columns = names().collect::<Vec<_>>().join(", ");
             let message = format!("the SQL cannot work: {}", cleaned(root));
-            (message, format!("table `{INPUT_TABLE}` has the columns {columns}"))
+            let mut help = format!("table `{INPUT_TABLE}` has the columns {}", own().collect::<Vec<_>>().join(", "));
+            for table in tables {
+                let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+                help.push_str(&format!("; `{}` has {}", table.name, columns.join(", ")));
+            }
+            (message, help)
         };
         Self { line, column, message, help: Some(help) }
     }
+}
+
+/// The one that the SQL names and nobody knows. DataFusion has no error of its own for it.
+fn unknown_table(error: &DataFusionError) -> Option<String> {
+    let DataFusionError::Plan(message) = error else { return None };
+    let name = message.strip_prefix("table '")?.strip_suffix("' not found")?;
+    Some(name.rsplit('.').next().unwrap_or(name).to_owned())
 }
 
 /// Rows that WHERE leaves out must not fail: one rule moves what is computed of rows below their filter.
@@ -104,19 +130,25 @@ fn planner(config: &SessionConfig) -> SessionContext {
 /// The connector's rows as SQL sees them.
 fn table_schema(connector: &Connector) -> SchemaRef {
     let decoded = connector.decoded_schema();
-    let columns = decoded.fields().iter().filter(|field| field.name() != ROW_COLUMN).map(|field| {
-        let special = match connector.field(field.name()).map(|field| field.data_type) {
-            Some(FieldType::Uuid) => "uuid",
-            Some(FieldType::Json) => "json",
-            _ => return ArrowField::clone(field),
-        };
-        ArrowField::clone(field).with_metadata([(TYPE_METADATA.to_owned(), special.to_owned())].into())
-    });
+    let columns = decoded.fields().iter().filter(|field| field.name() != ROW_COLUMN);
+    let columns =
+        columns.map(|field| connector.field(field.name()).map_or_else(|| ArrowField::clone(field), column_of));
     Arc::new(Schema::new(columns.collect::<Vec<_>>()))
 }
 
-/// Plans SQL over the connector's rows. CPU work, waits for nothing.
-pub fn plan_query(connector: &Connector, sql: &str) -> Result<QueryPlan, QueryError> {
+/// A column as SQL sees it.
+pub(super) fn column_of(field: &Field) -> ArrowField {
+    let column = ArrowField::new(&field.name, arrow_type(field.data_type), !field.required);
+    let special = match field.data_type {
+        FieldType::Uuid => "uuid",
+        FieldType::Json => "json",
+        _ => return column,
+    };
+    column.with_metadata([(TYPE_METADATA.to_owned(), special.to_owned())].into())
+}
+
+/// Plans SQL over the connector's rows and the tables. CPU work, waits for nothing.
+pub fn plan_query(connector: &Connector, sql: &str, tables: &[Arc<JoinTable>]) -> Result<QueryPlan, QueryError> {
     let columns = table_schema(connector);
     let help = "one query over table `input`, such as `SELECT id, upper(country) AS country FROM input`";
     parse_query(sql).map_err(|(line, column, message)| QueryError {
@@ -125,13 +157,17 @@ pub fn plan_query(connector: &Connector, sql: &str) -> Result<QueryPlan, QueryEr
         message: format!("this is no SQL: {message}"),
         help: Some(help.to_owned()),
     })?;
-    let failed = |error: DataFusionError| QueryError::planning(&error, &columns);
+    let failed = |error: DataFusionError| QueryError::planning(&error, &columns, tables);
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().sql_parser.collect_spans = true;
     let session = planner(&config);
-    session.register_table(INPUT_TABLE, Arc::new(streamed(&columns).map_err(failed)?)).map_err(failed)?;
+    session.register_table(INPUT_TABLE, Arc::new(streamed(INPUT_TABLE, &columns).map_err(failed)?)).map_err(failed)?;
+    for table in tables {
+        let rows = Arc::new(streamed(&table.name, &table.schema()).map_err(failed)?);
+        session.register_table(table.name.as_str(), rows).map_err(failed)?;
+    }
     let state = session.state();
-    // the one table is in memory: nothing is waited for
+    // all tables are in memory: nothing is waited for
     let plan = block_on(state.create_logical_plan(sql)).map_err(failed)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(failed)?;
@@ -149,7 +185,7 @@ pub fn plan_query(connector: &Connector, sql: &str) -> Result<QueryPlan, QueryEr
     let mut fields = columns.fields().to_vec();
     fields.push(Arc::new(ArrowField::new(PLACE_COLUMN, DataType::Int64, false)));
     let input_schema: SchemaRef = Arc::new(Schema::new(fields));
-    let source = provider_as_source(Arc::new(streamed(&input_schema).map_err(failed)?));
+    let source = provider_as_source(Arc::new(streamed(INPUT_TABLE, &input_schema).map_err(failed)?));
     let placed = with_place(&plan, &source).map_err(failed)?;
     let physical = block_on(state.create_physical_plan(&placed)).map_err(failed)?;
     Ok(QueryPlan { physical, config, input_schema })
@@ -187,7 +223,7 @@ pub(super) fn output_of(connector: &Connector, plan: &QueryPlan, not_null: &[&st
     Ok(Output { fields: made.collect::<Result<_, _>>()?, rescues: rescued.is_some() })
 }
 
-fn field_type(field: &ArrowField) -> Option<FieldType> {
+pub(super) fn field_type(field: &ArrowField) -> Option<FieldType> {
     match field.metadata().get(TYPE_METADATA).map(String::as_str) {
         Some("uuid") => return Some(FieldType::Uuid),
         Some("json") => return Some(FieldType::Json),
@@ -207,25 +243,38 @@ fn field_type(field: &ArrowField) -> Option<FieldType> {
     })
 }
 
-/// Table [`INPUT_TABLE`]: reads the rows of the run.
+/// A table that reads its rows of the run.
 #[derive(Debug)]
-struct InputStream(SchemaRef);
+struct TableStream {
+    name: String,
+    schema: SchemaRef,
+}
 
-impl PartitionStream for InputStream {
+impl PartitionStream for TableStream {
     fn schema(&self) -> &SchemaRef {
-        &self.0
+        &self.schema
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = context.session_config().get_extension::<InputRows>();
-        let batches = rows.map_or_else(Vec::new, |rows| rows.0.clone());
+        let rows = context.session_config().get_extension::<RunRows>();
+        let batches = match rows {
+            Some(rows) if self.name == INPUT_TABLE => vec![rows.input.clone()],
+            Some(rows) => rows.tables.get(&self.name).map(in_steps).unwrap_or_default(),
+            None => Vec::new(),
+        };
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.0), stream))
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream))
     }
 }
 
-fn streamed(schema: &SchemaRef) -> Result<StreamingTable, DataFusionError> {
-    StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(InputStream(Arc::clone(schema)))])
+fn in_steps(rows: &RecordBatch) -> Vec<RecordBatch> {
+    let count = rows.num_rows();
+    (0..count).step_by(TABLE_STEP_ROWS).map(|from| rows.slice(from, TABLE_STEP_ROWS.min(count - from))).collect()
+}
+
+fn streamed(name: &str, schema: &SchemaRef) -> Result<StreamingTable, DataFusionError> {
+    let stream = TableStream { name: name.to_owned(), schema: Arc::clone(schema) };
+    StreamingTable::try_new(Arc::clone(schema), vec![Arc::new(stream)])
 }
 
 /// The same plan with [`PLACE_COLUMN`] among its columns. For plans that keep lineage.
@@ -234,6 +283,8 @@ fn with_place(plan: &LogicalPlan, source: &Arc<dyn TableSource>) -> Result<Logic
         LogicalPlan::TableScan(scan) if scan.table_name.table() == INPUT_TABLE => {
             LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), None)?.build()
         }
+        // rows get the order of the input back: sorting them is of no use
+        LogicalPlan::Sort(node) if node.fetch.is_none() => with_place(&node.input, source),
         LogicalPlan::Projection(node) => {
             let input = with_place(&node.input, source)?;
             let mut exprs = node.expr.clone();
@@ -297,8 +348,22 @@ fn breaks_lineage(plan: &LogicalPlan) -> Option<&'static str> {
         LogicalPlan::SubqueryAlias(node) => breaks_lineage(&node.input),
         LogicalPlan::Sort(node) if node.fetch.is_none() => breaks_lineage(&node.input),
         LogicalPlan::Join(node) => match (reads_input(&node.left), reads_input(&node.right)) {
-            (true, false) if matches!(node.join_type, JoinType::Inner | JoinType::Left) => breaks_lineage(&node.left),
-            (false, true) if matches!(node.join_type, JoinType::Inner | JoinType::Right) => breaks_lineage(&node.right),
+            (true, false)
+                if matches!(
+                    node.join_type,
+                    JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti
+                ) =>
+            {
+                breaks_lineage(&node.left)
+            }
+            (false, true)
+                if matches!(
+                    node.join_type,
+                    JoinType::Inner | JoinType::Right | JoinType::RightSemi | JoinType::RightAnti
+                ) =>
+            {
+                breaks_lineage(&node.right)
+            }
             (true, true) => Some("a join of `input` with itself"),
             _ => Some("a join that makes rows without a row of `input`"),
         },

@@ -47,8 +47,43 @@ pub(super) struct RawConnector {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTransform {
     /// A query over table `input`, the cleaned rows, that makes at most one row of each: `SELECT … FROM input WHERE …`.
+    /// It may join the `tables`.
     /// Or the name of a file beside the connector that holds it: `orders.sql`.
     pub(super) sql: String,
+    /// Tables that the SQL joins with the rows, by the names that it has for them.
+    #[serde(default)]
+    pub(super) tables: BTreeMap<String, RawTable>,
+}
+
+/// Exactly one of `file` and `dimension`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTable {
+    /// A file beside the connector, or below its folder: CSV with a header, JSON lines or Parquet, by the end of its name
+    /// (.csv, .json, .jsonl, .ndjson, .parquet). Its bytes are part of the connector's revision.
+    pub(super) file: Option<String>,
+    /// A dimension of the warehouse: `products` for `warehouse.dim_products`. Its members as they are when rows are read, but
+    /// for those that facts named before they arrived.
+    pub(super) dimension: Option<String>,
+    /// Columns to take; of a file they may be left out: then all, of types that its values tell.
+    #[serde(default)]
+    pub(super) columns: Vec<RawTableColumn>,
+    /// Of a dimension: read again so often; default 5m.
+    pub(super) refresh: Option<String>,
+}
+
+/// A column of a table; it may be null.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTableColumn {
+    /// Its name in the file or in the warehouse.
+    pub(super) name: String,
+    /// utf8, int32, int64, float64, boolean, decimal(precision,scale), timestamp_ms, uuid or json.
+    #[serde(rename = "type")]
+    #[schemars(regex(
+        pattern = "^(utf8|int32|int64|float64|boolean|timestamp_ms|uuid|json|decimal\\( *[0-9]+ *, *[0-9]+ *\\))$"
+    ))]
+    pub(super) data_type: String,
 }
 
 /// Objects that notifications announce (`bucket` given), or messages that are records themselves.

@@ -5,14 +5,16 @@
 //! steps and expectations does.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::check_columns::type_name;
 use super::{
-    Check, CheckStage, CleanStep, Connector, CsvDialect, DimensionLink, Expectation, Field, Format, KeyEncoding, Mask,
-    NewField, OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange, WarehouseTable,
+    Check, CheckStage, CleanStep, Connector, CsvDialect, DimensionLink, Expectation, Field, Format, JoinSource,
+    JoinTable, KeyEncoding, Mask, NewField, OnFail, Otherwise, PartitionBy, SourceKind, TimestampFormat, TypeChange,
+    WarehouseTable,
 };
 
 /// Hexadecimal digits that are kept.
@@ -22,8 +24,8 @@ pub(super) fn of_schema(connector: &Connector) -> String {
     digest(&schema(connector))
 }
 
-/// `sql`: of its transform.
-pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
+/// `sql`, `tables`: of its transform.
+pub(super) fn of_connector(connector: &Connector, sql: Option<&str>, tables: &[Arc<JoinTable>]) -> String {
     let mut parts = vec![
         json!(connector.name),
         json!([json!(connector.source.topic), source_kind(&connector.source.kind), format(&connector.source.format)]),
@@ -51,6 +53,9 @@ pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
     parts.extend(sql.map(|sql| json!(["sql", sql])));
     let time_changes = connector.warehouse.as_ref().is_some_and(|warehouse| warehouse.time_changes);
     parts.extend(time_changes.then(|| json!("time_changes")));
+    if !tables.is_empty() {
+        parts.push(json!(["tables", tables.iter().map(|table| self::table(table)).collect::<Value>()]));
+    }
     let rows = connector.warehouse.as_ref().and_then(|warehouse| warehouse.rows.as_ref());
     parts.extend(rows.map(|sql| json!(["rows", sql])));
     let staging = &connector.staging;
@@ -58,6 +63,15 @@ pub(super) fn of_connector(connector: &Connector, sql: Option<&str>) -> String {
         parts.push(json!(["staging", staging.sort_by, staging.bloom_filter, staging.page_index]));
     }
     digest(&Value::Array(parts))
+}
+
+/// A file's bytes, and which dimension: what that says may change, and how soon it is seen makes no other rows.
+fn table(table: &JoinTable) -> Value {
+    let columns: Value = table.columns.iter().map(field).collect();
+    match &table.source {
+        JoinSource::File { hash } => json!([table.name, "file", hash, columns]),
+        JoinSource::Dimension { dimension, .. } => json!([table.name, "dimension", dimension, columns]),
+    }
 }
 
 /// A link without a name keeps the text that it had.

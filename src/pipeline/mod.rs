@@ -11,6 +11,9 @@
 //! the latest. Behind a backlog micro-batches grow to their limits of rows, bytes and offsets instead, up to ten times that
 //! age ([`open_batch`]): a cut would make many small files, and nothing fresher.
 //!
+//! # Dimensions that SQL joins
+//! They are read from the warehouse before the first message, and again while rows are transformed ([`joined_tables`]).
+//!
 //! # Large objects
 //! An object that unpacks to more than `limits.chunk_bytes` is one offset all the same: it is read in parts, its files are
 //! put chunk by chunk, and a micro-batch of its own commits them together ([`read_chunks`]).
@@ -30,6 +33,7 @@ mod decode_task;
 mod dependencies;
 mod evolution;
 mod forecast;
+mod joined_tables;
 mod lake_files;
 mod letters;
 mod load_worker;
@@ -60,6 +64,7 @@ mod stored_books;
 
 pub use context::TransformContext;
 pub use forecast::{Forecast, ForecastAction, ForecastError, ForecastRequest, PartitionForecast, ResetTo, forecast};
+pub use joined_tables::{TableError, read_joined_tables};
 pub use letters::{Letters, LettersError};
 pub use load_worker::{JOINED, LoadWorker, holding_lease};
 pub use local::{LocalError, StageJob, StageReport, stage_files};

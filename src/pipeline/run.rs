@@ -10,6 +10,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::context::TransformContext;
 use super::dependencies::Dependencies;
+use super::joined_tables::{JoinedTables, TableError};
 use super::load_worker::{LoadWorker, LoadWorkerError};
 use super::parking;
 use super::partition::PartitionWorker;
@@ -62,6 +63,8 @@ pub enum RunError {
     Start(#[from] StartError),
     #[error("could not plan a connector")]
     Plan(#[from] TransformError),
+    #[error("could not read a table that a connector joins")]
+    Table(#[from] TableError),
     #[error("could not join the group")]
     Join(#[from] KafkaError),
     #[error("the warehouse does not fit the connectors")]
@@ -79,6 +82,7 @@ impl RunError {
             Self::Plan(_) => ErrorKind::Invalid,
             Self::Join(error) => error.kind(),
             Self::Warehouse(error) => error.kind(),
+            Self::Table(error) => error.kind(),
             Self::ConsumerFatal(_) | Self::Worker(_) => ErrorKind::Halt,
         }
     }
@@ -104,6 +108,7 @@ pub async fn run(
     let committed = Arc::new(Notify::new());
     let mut set = JoinSet::new();
     if roles.contains(&Role::Transform) {
+        set.spawn(read_tables(settings, connectors, &started).await?.watch(stopped.clone()));
         let transform = Transform::new(settings, connectors, &started, health, &stopped, &committed)?;
         set.spawn(transform.run());
     }
@@ -139,6 +144,20 @@ impl RunHandle {
         let all_ended = async { while self.roles.join_next().await.is_some() {} };
         tokio::time::timeout(self.drain_deadline, all_ended).await.is_ok()
     }
+}
+
+/// The dimensions that connectors join, read: before that no row may be.
+async fn read_tables(
+    settings: &Settings,
+    connectors: &Connectors,
+    started: &Started,
+) -> Result<JoinedTables, TableError> {
+    let policy = RetryPolicy::until(settings.limits.start_deadline);
+    retry(&policy, "warehouse", TableError::kind, || async {
+        let mut tables = JoinedTables::new(connectors, started.warehouse.clone());
+        tables.read_all().await.map(|()| tables)
+    })
+    .await
 }
 
 struct Transform {

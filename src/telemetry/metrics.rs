@@ -68,6 +68,8 @@ metrics! {
     rows_in: Counter("sluice_rows_in_total", ["connector", "outcome"], "Rows read: passed, filtered, duplicate, rejected.");
     rows_out: Counter("sluice_rows_out_total", ["dataset"], "Rows committed to the lake.");
     clean_changed: Counter("sluice_clean_changed_total", ["connector", "step"], "Values changed by clean steps: trim, lowercase, uppercase, default, nulls, clamp, replace, map, mask, hash, parse_units.");
+    table_rows: Gauge("sluice_table_rows", ["connector", "table"], "Rows of a dimension that a connector's SQL joins, as this process has them.");
+    table_age_seconds: Gauge("sluice_table_age_seconds", ["connector", "table"], "Since the rows of a dimension that a connector's SQL joins were read.");
     expectation_failures: Counter("sluice_expectation_failures_total", ["connector", "expectation"], "Rows of committed micro-batches that failed an expectation, whatever its on_fail; nulls, and rows that are not unique, where a micro-batch failed.");
     expectation_results: Counter("sluice_expectation_results_total", ["connector", "expectation", "outcome"], "Committed micro-batches by what an expectation came to: passed, warned, dropped, rejected. One that fails parks its connector.");
     dead_letters: Counter("sluice_dead_letters_total", ["connector", "reason"], "Dead letters committed.");
@@ -96,7 +98,7 @@ metrics! {
     values_repaired: Counter("sluice_values_repaired_total", [], "Values that PostgreSQL cannot hold, mended for the warehouse; the lake keeps the originals.");
     load_seconds: Histogram("sluice_load_seconds", [], "Time of one load transaction.");
     notification_to_row_seconds: Histogram("sluice_notification_to_row_seconds", [], "From a message's timestamp to its rows in the warehouse, oldest message of each micro-batch.");
-    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, publish, outbox, load, seal, redrive; kind as in the docs.");
+    errors: Counter("sluice_errors_total", ["component", "kind"], "Errors handled: component source, s3, catalog, warehouse, table, publish, outbox, load, seal, redrive; kind as in the docs.");
     retries: Counter("sluice_retries_total", ["component"], "Tries after a transient error.");
     books_unbalanced: Gauge("sluice_books_unbalanced", [], "Micro-batches whose ledgers do not add up; must be 0.");
     memory_reserved_bytes: Gauge("sluice_memory_reserved_bytes", [], "Memory budget in use.");

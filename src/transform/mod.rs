@@ -2,7 +2,8 @@
 //!
 //! # Contract
 //! Synchronous CPU work; call it on a blocking thread. Deterministic: the same rows give the same result,
-//! whatever the clock says and however they are cut into record batches.
+//! whatever the clock says and however they are cut into record batches. Where SQL joins a dimension they are its rows as
+//! well: those that were read last when [`apply`] begins.
 //!
 //! [`apply`] looks at each row alone. Every row of `decoded` comes out once: in a batch (passed), in `rejects`,
 //! or in the count `filtered`; so `row_count = passed + filtered + rejected`.
@@ -53,6 +54,9 @@ pub enum TransformError {
     Plan { connector: String, expectation: String, source: Box<DataFusionError> },
     #[error("could not plan the SQL of connector `{connector}`")]
     Sql { connector: String, source: QueryError },
+    /// Whoever transforms rows waits until it is read.
+    #[error("table `{table}` of connector `{connector}` was never read")]
+    TableUnread { connector: String, table: String },
     #[error("could not read a value for column `{column}` of connector `{connector}`")]
     Value { connector: String, column: String, source: ArrowError },
     #[error("could not read a pattern of connector `{connector}`")]
@@ -80,6 +84,7 @@ impl TransformError {
             | Self::Pattern { .. }
             | Self::NoKey { .. }
             | Self::UnknownColumn { .. } => ErrorKind::Invalid,
+            Self::TableUnread { .. } => ErrorKind::Transient,
             Self::Clean { .. } | Self::Filter { .. } | Self::Check { .. } | Self::Dedupe { .. } => ErrorKind::Halt,
         }
     }
@@ -149,18 +154,22 @@ impl Transformed {
     }
 }
 
-/// Cleans the rows and holds them against the expectations.
+/// Cleans the rows and holds them against the expectations. Tables that the SQL joins were read before.
 pub fn apply(plan: &TransformPlan, decoded: Decoded) -> Result<Transformed, TransformError> {
     let connector = &plan.connector;
     let failed = |source| TransformError::Filter { connector: connector.name.clone(), source };
+    let unread =
+        |table: &str| TransformError::TableUnread { connector: connector.name.clone(), table: table.to_owned() };
+    let query = plan.query.as_ref().map(|query| query.joined().map(|joined| (query, joined)));
+    let query = query.transpose().map_err(unread)?;
     let mut transformed =
         Transformed { rejects: decoded.rejects, tallies: Tallies::of(connector), ..Transformed::default() };
     for batch in decoded.batches {
         let mut sieve = Sieve::new(&batch);
         plan.check(CheckStage::AfterDecode, &mut sieve, &mut transformed).map_err(failed)?;
         plan.cleaning.apply(connector, &mut sieve, &mut transformed.changes, &mut transformed.rejects)?;
-        if let Some(query) = &plan.query {
-            query.apply(&mut sieve, &mut transformed).map_err(failed)?;
+        if let Some((query, joined)) = &query {
+            query.apply(joined, &mut sieve, &mut transformed).map_err(failed)?;
         }
         plan.check(CheckStage::AfterTransform, &mut sieve, &mut transformed).map_err(failed)?;
         let rows = sieve.rows().map_err(failed)?;

@@ -1,28 +1,29 @@
 //! SQL on a connector's cleaned rows: at most one row made of each.
 //!
 //! # Contract
-//! What becomes of a row depends on the row alone. Rows that the SQL leaves out are filtered. Where it fails (a cast, an
+//! What becomes of a row depends on the row alone, and on the rows of the tables that the SQL joins: those that there are when
+//! its block is begun, and the same for the whole block. Rows that the SQL leaves out are filtered. Where it fails (a cast, an
 //! overflow, a division by zero, more than one row made of one, a null where none may be) the rows to blame are found by
 //! bisection and rejected; their neighbours pass. Lineage stays, and so does the order of the rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array};
-use arrow::compute::{CastOptions, cast_with_options, concat_batches, take, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::collect;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
-use futures::executor::block_on;
+use futures::executor::block_on_stream;
 
 use super::sieve::Sieve;
 use super::{TransformError, Transformed};
-use crate::config::{Connector, InputRows, PLACE_COLUMN, QueryPlan, ROW_COLUMN, SqlTransform, plan_query};
+use crate::config::{Connector, JoinTable, PLACE_COLUMN, QueryPlan, ROW_COLUMN, RunRows, SqlTransform, plan_query};
 use crate::types::RejectReason;
 
 #[derive(Debug)]
@@ -30,7 +31,11 @@ pub(super) struct Query {
     plan: QueryPlan,
     /// What it makes: [`Connector::decoded_schema`] of the dataset.
     schema: SchemaRef,
+    tables: Vec<Arc<JoinTable>>,
 }
+
+/// Rows of the tables that are joined.
+type Joined = Arc<HashMap<String, RecordBatch>>;
 
 /// Rows made, each with its place among those it was run on, in that order.
 struct Made {
@@ -41,18 +46,29 @@ struct Made {
 
 impl Query {
     pub(super) fn new(connector: &Connector, transform: &SqlTransform) -> Result<Self, TransformError> {
-        let plan = plan_query(connector, &transform.sql)
+        let plan = plan_query(connector, &transform.sql, &transform.tables)
             .map_err(|source| TransformError::Sql { connector: connector.name.clone(), source })?;
-        Ok(Self { plan, schema: transform.dataset.decoded_schema() })
+        Ok(Self { plan, schema: transform.dataset.decoded_schema(), tables: transform.tables.clone() })
+    }
+
+    /// The rows that the tables have now; the name of one that was never read.
+    pub(super) fn joined(&self) -> Result<Joined, &str> {
+        let rows = self.tables.iter().map(|table| Ok((table.name.clone(), table.rows().ok_or(table.name.as_str())?)));
+        rows.collect::<Result<HashMap<_, _>, _>>().map(Arc::new)
     }
 
     /// Puts what the SQL makes in the place of the rows that are left.
-    pub(super) fn apply(&self, sieve: &mut Sieve<'_>, transformed: &mut Transformed) -> Result<(), ArrowError> {
+    pub(super) fn apply(
+        &self,
+        joined: &Joined,
+        sieve: &mut Sieve<'_>,
+        transformed: &mut Transformed,
+    ) -> Result<(), ArrowError> {
         let rows = sieve.rows()?;
         let count = rows.num_rows();
         let mut made = Made { rows: Vec::new(), failed: BTreeMap::new() };
         if count > 0 {
-            self.run(&rows, 0..count, &mut made);
+            self.run(&rows, joined, 0..count, &mut made);
         }
         let places: Vec<usize> = made.rows.iter().flat_map(|(_, places)| places).copied().collect();
         transformed.filtered += (count - places.len() - made.failed.len()) as u64;
@@ -74,8 +90,8 @@ impl Query {
     }
 
     /// By halves, where they fail together.
-    fn run(&self, rows: &RecordBatch, range: Range<usize>, made: &mut Made) {
-        match self.try_run(&rows.slice(range.start, range.len()), range.start) {
+    fn run(&self, rows: &RecordBatch, joined: &Joined, range: Range<usize>, made: &mut Made) {
+        match self.try_run(&rows.slice(range.start, range.len()), joined, range.start) {
             Ok((batch, places, failed)) => {
                 made.failed.extend(failed);
                 if !places.is_empty() {
@@ -85,8 +101,8 @@ impl Query {
             Err(error) if range.len() == 1 => _ = made.failed.insert(range.start, why(&error).to_owned()),
             Err(_) => {
                 let middle = range.start + range.len() / 2;
-                self.run(rows, range.start..middle, made);
-                self.run(rows, middle..range.end, made);
+                self.run(rows, joined, range.start..middle, made);
+                self.run(rows, joined, middle..range.end, made);
             }
         }
     }
@@ -96,26 +112,26 @@ impl Query {
     fn try_run(
         &self,
         rows: &RecordBatch,
+        joined: &Joined,
         first: usize,
     ) -> Result<(RecordBatch, Vec<usize>, BTreeMap<usize, String>), DataFusionError> {
         let mut columns = rows.columns().to_vec();
         columns.pop();
         columns.push(Arc::new((0..rows.num_rows() as i64).collect::<Int64Array>()));
         let input = RecordBatch::try_new(Arc::clone(&self.plan.input_schema), columns)?;
-        let config = self.plan.config.clone().with_extension(Arc::new(InputRows(vec![input])));
+        let run = RunRows { input, tables: Arc::clone(joined) };
+        let config = self.plan.config.clone().with_extension(Arc::new(run));
         let context = Arc::new(TaskContext::default().with_session_config(config));
         let plan = reset_plan_states(Arc::clone(&self.plan.physical))?;
         let schema = plan.schema();
-        let made = concat_batches(&schema, &block_on(collect(plan, context))?)?;
         let place_index = schema.index_of(PLACE_COLUMN)?;
+        let (made, repeated) = one_of_each(execute_stream(plan, context)?, place_index, rows.num_rows())?;
         let places = made.column(place_index).as_primitive::<Int64Type>();
         let mut order: Vec<u32> = (0..made.num_rows() as u32).collect();
         order.sort_by_key(|row| places.value(*row as usize));
         let place = |row: u32| first + places.value(row as usize) as usize;
-        let mut failed = BTreeMap::new();
-        for pair in order.windows(2).filter(|pair| place(pair[0]) == place(pair[1])) {
-            failed.insert(place(pair[0]), "the SQL makes more than one row of it".to_owned());
-        }
+        let more = |row: usize| (first + row, "the SQL makes more than one row of it".to_owned());
+        let mut failed: BTreeMap<usize, String> = repeated.into_iter().map(more).collect();
         let mut fields = Vec::with_capacity(self.schema.fields().len() - 1);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.capacity());
         for field in self.schema.fields().iter().filter(|field| field.name() != ROW_COLUMN) {
@@ -138,6 +154,33 @@ impl Query {
         let made = take_record_batch(&RecordBatch::try_new(schema, columns)?, &UInt32Array::from(order))?;
         Ok((made, places, failed))
     }
+}
+
+/// The first row that is made of each of the `count` rows, and the rows of which more are made: a join may make as many as
+/// there are pairs, which no memory takes.
+fn one_of_each(
+    stream: SendableRecordBatchStream,
+    place_index: usize,
+    count: usize,
+) -> Result<(RecordBatch, BTreeSet<usize>), DataFusionError> {
+    let (mut seen, mut repeated) = (vec![false; count], BTreeSet::new());
+    let (schema, mut kept) = (stream.schema(), Vec::new());
+    for batch in block_on_stream(stream) {
+        let batch = batch?;
+        let places = batch.column(place_index).as_primitive::<Int64Type>().values();
+        let first: BooleanArray = places
+            .iter()
+            .map(|place| {
+                let is_first = !std::mem::replace(&mut seen[*place as usize], true);
+                if !is_first {
+                    repeated.insert(*place as usize);
+                }
+                Some(is_first)
+            })
+            .collect();
+        kept.push(if first.true_count() == batch.num_rows() { batch } else { filter_record_batch(&batch, &first)? });
+    }
+    Ok((concat_batches(&schema, &kept)?, repeated))
 }
 
 /// For a person, and without a value of the row, which errors of casts hold.

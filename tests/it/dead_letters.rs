@@ -1,6 +1,7 @@
 //! Dead letters in the hands of people: found, shown, corrected and run again, on the real servers.
 
 mod gone;
+mod sql;
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};

@@ -14,6 +14,7 @@ mod expectations;
 #[allow(dead_code, reason = "shared with tests/chaos: each uses a part of it")]
 mod histories;
 mod hostile;
+mod joins;
 mod large;
 mod hostile_files;
 mod layers;

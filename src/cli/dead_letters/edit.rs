@@ -9,17 +9,17 @@ use anyhow::{Context, bail};
 use super::show::not_found;
 use super::{EditArgs, who};
 use crate::catalog;
-use crate::cli::{EXIT_DONE, EXIT_REFUSED, SettingsArgs};
+use crate::cli::{EXIT_DONE, EXIT_REFUSED, SettingsArgs, join_dimensions};
 use crate::client::postgres;
-use crate::config::Need;
+use crate::config::{Connectors, Need};
 use crate::decode::DecodeLimits;
 use crate::error::chain;
 use crate::pipeline::{Letters, check_correction};
 use crate::types::{DeadLetter, LetterId};
 
 /// Exit code 3 where the bytes are not accepted: they are empty, or would be a dead letter again.
-pub async fn run(settings: &SettingsArgs, args: &EditArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let (settings, connectors) = settings.load_project(&[Need::Catalog, Need::Lake])?;
+pub async fn run(args_of_settings: &SettingsArgs, args: &EditArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let (settings, connectors) = args_of_settings.load_project(&[Need::Catalog, Need::Lake])?;
     let pool = postgres::pool(&settings.catalog, "dead-letters")?;
     let Some((owner, letter)) = Letters::new(&settings, pool.clone()).find(args.id).await? else {
         return Ok(not_found(args.id));
@@ -35,6 +35,8 @@ pub async fn run(settings: &SettingsArgs, args: &EditArgs, out: &mut dyn Write) 
         eprintln!("error: refused: there are no corrected bytes, and an empty row is no row");
         return Ok(EXIT_REFUSED);
     }
+    let of_letter = connectors.by_name(&letter.connector).cloned();
+    join_dimensions(args_of_settings, &Connectors { all: of_letter.into_iter().collect() }).await?;
     let topic = &owner.topic_partition.topic;
     let limits = DecodeLimits::new(&settings.limits);
     if let Err(misfit) = check_correction(&connectors, topic, &limits, &letter, bytes.to_vec().into()) {
