@@ -1,5 +1,6 @@
 -- Histories of dimensions (type 2): what members were in which time, in tables warehouse.dim_…_history that the loader makes, and views
 -- warehouse.…_as_of that join facts with them. Deletes as flags: members that their source has deleted stay, and say so.
+-- Facts whose event time changes: the time of every key, in tables warehouse.fact_…_keys that the loader makes.
 -- Called by: `sluice migrate`. Locks: load_state, dimensions and schema_info, for a moment.
 -- Loaders that know no histories would load dimensions and leave them as they are: those that still run fail from here on, on a column
 -- that they do not fill.

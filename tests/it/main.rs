@@ -7,6 +7,7 @@ mod cli;
 mod compaction;
 mod database;
 mod dependencies;
+mod doctor;
 mod evolution;
 mod guards;
 mod dead_letters;
