@@ -8,13 +8,13 @@
 //! so is refused, and the other way round.
 //!
 //! # Ordering
-//! Made under all shards of the fact, in one transaction with its row: rows of keys that have several times then go to the shadow, but for
+//! Made with no load of the fact under way (its lock of whole days, then all shards), in one transaction with its row: rows of keys that have several times then go to the shadow, but for
 //! the newest, and rollups of the fact are made anew. A load looks at `warehouse.key_map` under its shards.
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 
 use super::error::LoadError;
-use super::locks::{SHARD_COUNT, shard_lock};
+use super::locks::{Hold, SHARD_COUNT, shard_lock, whole_days_lock};
 use super::merge_sql::{quoted, table_name};
 use super::plan::LoadTable;
 use super::{reconcile_sql, rollup_sql, rollups};
@@ -68,11 +68,11 @@ async fn make(transaction: &Transaction<'_>, fact: &LoadTable, time: &str) -> Re
     let failed = || LoadError::query(format!("make {} from {}", fact.key_map(), fact.name));
     // it takes what it takes: to end it halfway would only begin it anew
     transaction.batch_execute("SET LOCAL statement_timeout = 0").await.map_err(failed())?;
-    for shard in 0..SHARD_COUNT as u8 {
-        let lock = shard_lock(&fact.name, shard);
-        let sql = "SELECT pg_advisory_xact_lock($1, $2)";
-        transaction.query_one(sql, &[&lock.class, &lock.object]).await.map_err(failed())?;
-    }
+    // loads that make days whole hold no shards
+    let whole_days = [whole_days_lock(&fact.name)].into();
+    Hold::Alone.all(transaction, &whole_days, "a fact whose days are made whole").await?;
+    let shards = (0..SHARD_COUNT as u8).map(|shard| shard_lock(&fact.name, shard)).collect();
+    Hold::Alone.all(transaction, &shards, "the shards of a fact").await?;
     if !kept(transaction, &[&fact.name]).await?.is_empty() {
         return Ok(()); // another process was first
     }
