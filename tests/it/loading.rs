@@ -8,6 +8,7 @@ mod histories;
 mod hostile;
 mod joined;
 mod leases;
+mod many_loaders;
 mod moving;
 mod replaced;
 mod resolved;

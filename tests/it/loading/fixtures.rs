@@ -129,6 +129,13 @@ pub(super) async fn load_with_retries(loader: &Loader, batch: &BatchToLoad) -> R
     }
 }
 
+/// The same rows, as of a replay.
+pub(super) fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
+    batch.micro_batch_id = MicroBatchId::generate();
+    batch.replaces = true;
+    batch
+}
+
 pub(super) fn pool(dsn: &str) -> Pool {
     postgres::pool(&PostgresSettings { dsn: dsn.to_owned().into(), pool_size_max: 16 }, "test").expect("a valid DSN")
 }

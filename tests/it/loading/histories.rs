@@ -7,10 +7,10 @@ use sluice::catalog::LiveBatch;
 use sluice::client::postgres;
 use sluice::config::Connectors;
 use sluice::load::{BatchToLoad, LoadOutcome, Loader, history_states};
-use sluice::types::MicroBatchId;
 
 use super::checker::check;
-use super::fixtures::{Warehouse, connectors, live, load_with_retries, transaction, uuid};
+use super::fixtures::{Warehouse, connectors, live, load_with_retries, replacing, transaction, uuid};
+use super::many_loaders::{Numbers, many_loaders};
 
 const SEEN_AT: &str = "2026-11-23T10:00:00Z";
 
@@ -27,13 +27,6 @@ fn product(id: &str, price: &str, hour: u32) -> Value {
 fn with(mut row: Value, column: &str, value: Value) -> Value {
     row[column] = value;
     row
-}
-
-/// The same offsets, made again.
-fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
-    batch.micro_batch_id = MicroBatchId::generate();
-    batch.replaces = true;
-    batch
 }
 
 /// The shipped connectors, with the history of these columns of products.
@@ -213,50 +206,24 @@ async fn two_loads_of_one_member_both_stand_in_its_history() {
 /// Members that many loads share; every other load replaces an earlier one, or takes all of it back; facts infer members meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_loaders_keep_the_histories_that_they_share() {
-    const TASKS: u64 = 4;
-    const ROUNDS: u64 = 12;
     let warehouse = Arc::new(Warehouse::tracking(&["category", "price"]).await);
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| {
-            let warehouse = Arc::clone(&warehouse);
-            tokio::spawn(async move {
-                let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(task + 1);
-                let mut next = move |below: u64| {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    (random >> 33) % below
-                };
-                let mut tries = 0;
-                for round in 0..ROUNDS {
-                    let rows: Vec<Value> = (0..next(8))
-                        .map(|_| {
-                            let row = product(&format!("p-{}", next(7)), &format!("{}.00", next(3)), next(12) as u32);
-                            with(row, "category", [json!("tea"), json!(null)][next(2) as usize].clone())
-                        })
-                        .collect();
-                    let facts: Vec<Value> = (0..1 + next(3))
-                        .map(|_| {
-                            let row = transaction(task << 32 | round << 8 | next(99), "1.00", None);
-                            let row = with(row, "product_id", json!(format!("p-{}", next(12))));
-                            with(row, "occurred_at", json!(at(next(12) as u32)))
-                        })
-                        .collect();
-                    let mut parts: Vec<(&str, &[Value])> = Vec::new();
-                    parts.extend((!rows.is_empty()).then_some(("products", &rows[..])));
-                    parts.extend((next(3) > 0).then_some(("transactions", &facts[..])));
-                    let is_new = round % 2 == 0;
-                    let offset = if is_new { round } else { next(round) & !1 };
-                    let mut batch = warehouse.batch((task * 100 + offset) as i64, SEEN_AT, &parts);
-                    batch.source_partition_id = task as i64 + 1;
-                    let batch = if is_new { batch } else { replacing(batch) };
-                    tries += u64::from(load_with_retries(&warehouse.loader, &batch).await.expect("loads"));
-                }
-                tries
-            })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.expect("no panic"), ROUNDS, "a load needed another try");
-    }
+    many_loaders(&warehouse, 4, |numbers, loader, round| {
+        let count = numbers.below(8);
+        let version = |numbers: &mut Numbers| {
+            let (id, price) = (format!("p-{}", numbers.below(7)), format!("{}.00", numbers.below(3)));
+            let row = product(&id, &price, numbers.below(12) as u32);
+            with(row, "category", [json!("tea"), json!(null)][numbers.below(2) as usize].clone())
+        };
+        let versions = (0..count).map(|_| version(numbers)).collect();
+        let count = numbers.below(4); // often none, so that a replacing load takes all of them back
+        let fact = |numbers: &mut Numbers| {
+            let row = transaction(loader << 32 | round << 8 | numbers.below(99), "1.00", None);
+            let row = with(row, "product_id", json!(format!("p-{}", numbers.below(12))));
+            with(row, "occurred_at", json!(at(numbers.below(12) as u32)))
+        };
+        vec![("products", versions), ("transactions", (0..count).map(|_| fact(numbers)).collect())]
+    })
+    .await;
     check(&warehouse).await;
     let states = history_states(&postgres::get(&warehouse.pool).await.expect("connects")).await.expect("compares");
     let [state] = &states[..] else { panic!("{states:?}") };

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use sluice::client::postgres;
 use sluice::config::{Connectors, WarehouseTable};
 use sluice::error::ErrorKind;
-use sluice::load::{BatchToLoad, Loader, TableCounts, other_times};
-use sluice::types::MicroBatchId;
+use sluice::load::{Loader, TableCounts, other_times};
 
 use super::checker::check;
-use super::fixtures::{Warehouse, connectors, live, load_with_retries, transaction};
+use super::fixtures::{Warehouse, connectors, live, replacing, transaction};
+use super::many_loaders::{Numbers, many_loaders};
 
 const SEEN_AT: &str = "2026-11-23T10:00:00Z";
 
@@ -33,12 +33,6 @@ fn moving() -> Connectors {
         }
     }
     connectors
-}
-
-fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
-    batch.micro_batch_id = MicroBatchId::generate();
-    batch.replaces = true;
-    batch
 }
 
 impl Warehouse {
@@ -96,38 +90,14 @@ async fn a_replay_moves_rows_and_what_is_taken_back_returns_to_its_own_time() {
 /// Keys that many loads share; every other load replaces an earlier one, or takes all of it back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_loaders_keep_one_row_a_key() {
-    const TASKS: u64 = 4;
-    const ROUNDS: u64 = 12;
     let warehouse = Arc::new(Warehouse::with(moving()).await);
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| {
-            let warehouse = Arc::clone(&warehouse);
-            tokio::spawn(async move {
-                let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(task + 1);
-                let mut next = move |below: u64| {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    (random >> 33) % below
-                };
-                let mut tries = 0;
-                for round in 0..ROUNDS {
-                    let rows: Vec<Value> =
-                        (0..next(12)).map(|_| row(next(25), next(4) as u32 + 19, next(20) as u32 + 1)).collect();
-                    let parts: [(&str, &[Value]); 1] = [("transactions", &rows)];
-                    let is_new = round % 2 == 0;
-                    let offset = if is_new { round } else { next(round) & !1 };
-                    let parts = if rows.is_empty() { &[][..] } else { &parts[..] };
-                    let mut batch = warehouse.batch((task * 100 + offset) as i64, SEEN_AT, parts);
-                    batch.source_partition_id = task as i64 + 1;
-                    let batch = if is_new { batch } else { replacing(batch) };
-                    tries += u64::from(load_with_retries(&warehouse.loader, &batch).await.expect("loads"));
-                }
-                tries
-            })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.expect("no panic"), ROUNDS, "a load needed another try");
-    }
+    many_loaders(&warehouse, 4, |numbers, _, _| {
+        let made =
+            |numbers: &mut Numbers| row(numbers.below(25), numbers.below(4) as u32 + 19, numbers.below(20) as u32 + 1);
+        let count = numbers.below(12);
+        vec![("transactions", (0..count).map(|_| made(numbers)).collect())]
+    })
+    .await;
     assert!(warehouse.days().await.len() > 10);
 }
 

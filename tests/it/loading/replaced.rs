@@ -4,18 +4,11 @@ use serde_json::{Value, json};
 use sluice::catalog::LiveBatch;
 use sluice::client::postgres;
 use sluice::load::{BatchToLoad, LoadOutcome, TableCounts};
-use sluice::types::{MicroBatchId, OffsetRange};
+use sluice::types::OffsetRange;
 
-use super::fixtures::{Warehouse, live, transaction, user, uuid};
+use super::fixtures::{Warehouse, live, replacing, transaction, user, uuid};
 
 const SEEN_AT: &str = "2026-11-23T10:00:00Z";
-
-/// The same offsets, made again.
-fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
-    batch.micro_batch_id = MicroBatchId::generate();
-    batch.replaces = true;
-    batch
-}
 
 /// Where each amount of a fact stands: in the table, or in its shadow.
 async fn amounts(warehouse: &Warehouse) -> (Vec<String>, Vec<String>) {

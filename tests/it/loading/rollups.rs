@@ -7,10 +7,10 @@ use sluice::catalog::LiveBatch;
 use sluice::client::postgres;
 use sluice::config::{Connectors, Rollup, RollupAggregate, RollupGrain};
 use sluice::load::{BatchToLoad, LoadOutcome, Loader, rollup_states};
-use sluice::types::MicroBatchId;
 
 use super::checker::check;
-use super::fixtures::{Warehouse, connectors, live, load_with_retries, transaction, user, uuid};
+use super::fixtures::{Warehouse, connectors, live, load_with_retries, replacing, transaction, user, uuid};
+use super::many_loaders::{Numbers, many_loaders};
 
 const SEEN_AT: &str = "2026-11-23T10:00:00Z";
 const CELLS: &str = "SELECT concat_ws(' ', to_char(hour AT TIME ZONE 'UTC', 'DDHH24'), coalesce(currency, '-'), coalesce(source, '-'), \
@@ -23,13 +23,6 @@ fn at(number: u64, amount: &str, second: u32) -> Value {
 fn with(mut row: Value, column: &str, value: &Value) -> Value {
     row[column] = value.clone();
     row
-}
-
-/// The same offsets, made again.
-fn replacing(mut batch: BatchToLoad) -> BatchToLoad {
-    batch.micro_batch_id = MicroBatchId::generate();
-    batch.replaces = true;
-    batch
 }
 
 /// The shipped connectors, with these rollups of transactions alone.
@@ -204,8 +197,6 @@ async fn two_loads_that_wait_for_one_cell_both_count() {
 /// Hours, groups and keys that many loads share; every other load replaces an earlier one, or takes all of it back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_loaders_keep_the_cells_that_they_share() {
-    const TASKS: u64 = 5;
-    const ROUNDS: u64 = 12;
     let connectors = declaring(&[
         rollup(
             "by_hour",
@@ -221,43 +212,20 @@ async fn many_loaders_keep_the_cells_that_they_share() {
         ),
     ]);
     let warehouse = Arc::new(Warehouse::with(connectors).await);
-    let tasks: Vec<_> = (0..TASKS)
-        .map(|task| {
-            let warehouse = Arc::clone(&warehouse);
-            tokio::spawn(async move {
-                let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(task + 1);
-                let mut next = move |below: u64| {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    (random >> 33) % below
-                };
-                let mut tries = 0;
-                for round in 0..ROUNDS {
-                    let rows: Vec<Value> = (0..next(12))
-                        .map(|_| {
-                            let mut row = at(next(30), &format!("{}.00", next(50) + 1), next(60) as u32);
-                            row["currency"] = [json!("EUR"), json!("USD"), json!(null)][next(3) as usize].clone();
-                            row["quantity"] = [json!(1), json!(2), json!(null)][next(3) as usize].clone();
-                            row["product_id"] = json!(format!("p-{}", next(6)));
-                            let hour = json!(format!("2026-11-2{}T{:02}:00:00Z", next(2) + 2, next(3) + 8));
-                            with(row, "occurred_at", &hour)
-                        })
-                        .collect();
-                    let parts: [(&str, &[Value]); 1] = [("transactions", &rows)];
-                    let is_new = round % 2 == 0;
-                    let offset = if is_new { round } else { next(round) & !1 };
-                    let parts = if rows.is_empty() { &[][..] } else { &parts[..] };
-                    let mut batch = warehouse.batch((task * 100 + offset) as i64, SEEN_AT, parts);
-                    batch.source_partition_id = task as i64 + 1;
-                    let batch = if is_new { batch } else { replacing(batch) };
-                    tries += u64::from(load_with_retries(&warehouse.loader, &batch).await.expect("loads"));
-                }
-                tries
-            })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.expect("no panic"), ROUNDS, "a load needed another try");
-    }
+    many_loaders(&warehouse, 5, |numbers, _, _| {
+        let count = numbers.below(12);
+        let made = |numbers: &mut Numbers| {
+            let amount = format!("{}.00", numbers.below(50) + 1);
+            let mut row = at(numbers.below(30), &amount, numbers.below(60) as u32);
+            row["currency"] = [json!("EUR"), json!("USD"), json!(null)][numbers.below(3) as usize].clone();
+            row["quantity"] = [json!(1), json!(2), json!(null)][numbers.below(3) as usize].clone();
+            row["product_id"] = json!(format!("p-{}", numbers.below(6)));
+            let hour = json!(format!("2026-11-2{}T{:02}:00:00Z", numbers.below(2) + 2, numbers.below(3) + 8));
+            with(row, "occurred_at", &hour)
+        };
+        vec![("transactions", (0..count).map(|_| made(numbers)).collect())]
+    })
+    .await;
     check(&warehouse).await;
     let states = rollup_states(&postgres::get(&warehouse.pool).await.expect("connects")).await.expect("compares");
     assert_eq!(
