@@ -29,16 +29,25 @@ pub(super) struct Source<'a> {
     pub(super) rows: RecordBatch,
 }
 
+/// Whether so small record batches are put together.
+pub(super) fn is_gathered<'a>(batches: impl Iterator<Item = &'a RecordBatch>) -> bool {
+    let (mut batch_count, mut row_count) = (0, 0);
+    for batch in batches {
+        batch_count += 1;
+        row_count += batch.num_rows();
+    }
+    batch_count > 1 && row_count < batch_count * MEAN_ROWS_MIN
+}
+
 /// Each batch is let go when its rows are with their partitions.
 pub(super) fn sources<'a>(
     origins: &'a [Origin],
     batches: Vec<Vec<RecordBatch>>,
 ) -> Box<dyn Iterator<Item = Result<Source<'a>, ArrowError>> + 'a> {
-    let batch_count = batches.iter().map(Vec::len).sum::<usize>();
-    let row_count = batches.iter().flatten().map(RecordBatch::num_rows).sum::<usize>();
+    let is_gathered = is_gathered(batches.iter().flatten());
     let of_each = origins.iter().zip(batches);
     let batches = of_each.flat_map(|(origin, batches)| batches.into_iter().map(move |batch| (origin, batch)));
-    if row_count >= batch_count * MEAN_ROWS_MIN || batch_count < 2 {
+    if !is_gathered {
         return Box::new(batches.map(|(origin, rows)| Ok(Source { origin: Some(origin), rows })));
     }
     let mut batches = batches.peekable();

@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
 use super::encoding::LONG_TEXT_BYTES;
+use super::gather::Source;
 use super::sorted::text_bytes;
 use crate::config::{CleanStep, Connector, PartitionBy};
 use crate::types::OriginRows;
@@ -23,7 +24,7 @@ pub(super) struct LongTexts(Vec<usize>);
 
 impl LongTexts {
     /// Those of all rows together, and those that are views already; not what rows are deduped or partitioned by.
-    fn of<'a>(connector: &Connector, batches: impl Iterator<Item = &'a RecordBatch>) -> Self {
+    pub(super) fn of<'a>(connector: &Connector, batches: impl Iterator<Item = &'a RecordBatch>) -> Self {
         let mut batches = batches.peekable();
         let Some(first) = batches.peek() else { return Self::default() };
         let but_for = told_apart_by(connector);
@@ -48,6 +49,10 @@ impl LongTexts {
         let of_each = texts.into_iter().zip(bytes);
         long.extend(of_each.filter(|(_, bytes)| *bytes > LONG_TEXT_BYTES * row_count).map(|(column, _)| column));
         Self(long)
+    }
+
+    pub(super) fn of_source<'a>(&self, source: Source<'a>) -> Result<Source<'a>, ArrowError> {
+        Ok(Source { rows: self.as_views(source.rows)?, ..source })
     }
 
     /// The same rows; nothing is copied.
@@ -76,17 +81,14 @@ impl LongTexts {
     }
 }
 
-/// The same rows, and which of their columns are views then.
-pub(super) fn viewed(
-    connector: &Connector,
-    mut rows: Vec<OriginRows>,
-) -> Result<(Vec<OriginRows>, LongTexts), ArrowError> {
+/// The same rows.
+pub(super) fn viewed(connector: &Connector, mut rows: Vec<OriginRows>) -> Result<Vec<OriginRows>, ArrowError> {
     let long_texts = LongTexts::of(connector, rows.iter().flat_map(|rows| &rows.batches));
     for rows in &mut rows {
         let batches = std::mem::take(&mut rows.batches).into_iter();
         rows.batches = batches.map(|batch| long_texts.as_views(batch)).collect::<Result<_, _>>()?;
     }
-    Ok((rows, long_texts))
+    Ok(rows)
 }
 
 /// Names of columns.
@@ -169,7 +171,8 @@ mod tests {
         let layout = Layout::new(connector).unwrap();
         let (origins, batches) = in_order(rows);
         let encoder = Encoder::new(connector, &TopicPartition::new("raw", 0), id, layout.time_column, long);
-        let files = encoder.files(connector, &layout, sources(&origins, batches)).unwrap();
+        let sources = sources(&origins, batches).map(|source| long.of_source(source?));
+        let files = encoder.files(connector, &layout, sources).unwrap();
         files.into_iter().map(|file| file.bytes).collect()
     }
 
@@ -179,11 +182,16 @@ mod tests {
             let connector = connector(sort_by);
             let id = MicroBatchId::generate();
             let rows: Vec<OriginRows> = (0..4).map(|offset| rows(&connector, offset, row_count)).collect();
-            let (views, long) = viewed(&connector, rows.clone()).unwrap();
+            let long = LongTexts::of(&connector, rows.iter().flat_map(|rows| &rows.batches));
             assert_eq!(long.0, [1], "the notes, not what decides where a row goes");
-            let again = viewed(&connector, views.clone()).unwrap();
-            assert_eq!(again.1.0, [1], "views stay views");
+            let views = viewed(&connector, rows.clone()).unwrap();
+            let again = LongTexts::of(&connector, views.iter().flat_map(|rows| &rows.batches));
+            assert_eq!(again.0, [1], "views stay views");
             let with_views = files(&connector, id, views, &long);
+            assert!(
+                with_views == files(&connector, id, rows.clone(), &long),
+                "made early, or when they are put together"
+            );
             assert!(with_views == files(&connector, id, rows, &LongTexts::default()));
             let reader = ParquetRecordBatchReaderBuilder::try_new(with_views[0].clone()).unwrap();
             assert_eq!(reader.schema().fields(), connector.lake_schema().fields());

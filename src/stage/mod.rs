@@ -47,7 +47,7 @@ use crate::types::{FileKind, MicroBatchId, Origin, OriginRows, StagedFile, Table
 pub use dead_letters::encode_dead_letters;
 pub use parquet_file::{FileLayout, encode_again};
 
-use gather::{Source, lineage, sources};
+use gather::{Source, is_gathered, lineage, sources};
 use long_texts::LongTexts;
 use parquet_file::{FileSeries, Label};
 use scatter::{Layout, PartitionRows, Run, scatter};
@@ -107,17 +107,18 @@ pub fn encode_owned(
     rows: Vec<OriginRows>,
 ) -> Result<Vec<StagedFile>, StageError> {
     let layout = Layout::new(connector)?;
-    let arrange_failed = |source| StageError::Arrange { connector: connector.name.clone(), source };
-    let (rows, long_texts) = long_texts::viewed(connector, rows).map_err(arrange_failed)?;
     let (origins, batches) = in_order(rows);
+    let long_texts = LongTexts::of(connector, batches.iter().flatten());
     let encoder = Encoder::new(connector, topic_partition, id, layout.time_column, &long_texts);
-    encoder.files(connector, &layout, sources(&origins, batches))
+    encoder.files(connector, &layout, sources(&origins, batches).map(|source| long_texts.of_source(source?)))
 }
 
 /// The same rows with their long texts as views (Utf8View), so that picking some of them copies no long text. For what stands
-/// between reading and [`encode_owned`], which takes either. Columns that rows are deduped or partitioned by stay as they are.
+/// between reading and [`encode_owned`], which takes either. Columns that rows are deduped or partitioned by stay as they are, and
+/// so do rows of small objects, which are put together first.
 pub fn with_views(connector: &Connector, rows: Vec<OriginRows>) -> Result<Vec<OriginRows>, ArrowError> {
-    Ok(long_texts::viewed(connector, rows)?.0)
+    let is_gathered = is_gathered(rows.iter().flat_map(|rows| &rows.batches));
+    if is_gathered { Ok(rows) } else { long_texts::viewed(connector, rows) }
 }
 
 struct OpenPartition {
