@@ -14,7 +14,7 @@ use super::raw_connector::{RawTable, RawTransform};
 use super::table_file;
 use super::yaml::Step;
 use super::yaml::Step::{Index, Key};
-use super::{Connector, Field, JoinSource, JoinTable, WarehouseTable};
+use super::{Connector, Field, HISTORY_SUFFIX, JoinSource, JoinTable, WarehouseTable, member_key};
 
 const REFRESH_DEFAULT: Duration = Duration::from_mins(5);
 /// Every process reads the whole table so often.
@@ -147,6 +147,14 @@ pub(super) fn check_dimensions<'a>(
             WarehouseTable::Fact(_) => None,
         });
         let filled: Vec<(&str, &Connector)> = filled.collect();
+        // the loader makes it of what its connector tracks
+        let is_history = |(name, other): &(&str, &Connector)| {
+            let tracks = other.warehouse.as_ref().is_some_and(|warehouse| !warehouse.history.is_empty());
+            tracks && dimension.strip_suffix(HISTORY_SUFFIX) == Some(*name)
+        };
+        if filled.iter().any(is_history) {
+            continue;
+        }
         let way: [Step<'_>; 4] = [Key("transform"), Key("tables"), Key(&table.name), Key("dimension")];
         let names = || filled.iter().map(|(name, _)| *name);
         if !names().any(|name| name == dimension) {
@@ -158,14 +166,18 @@ pub(super) fn check_dimensions<'a>(
         }
         for (_, other) in filled.iter().filter(|(name, _)| name == dimension) {
             let fields = other.transform.as_ref().map_or(&other.fields, |transform| &transform.dataset.fields);
-            check_filled(&table.name, &table.columns, fields, report);
+            // its own key is nobody's to fill
+            let columns: Vec<(usize, &Field)> =
+                table.columns.iter().enumerate().filter(|(_, column)| column.name != member_key(dimension)).collect();
+            check_filled(&table.name, &columns, fields, report);
         }
     }
 }
 
-fn check_filled(table: &str, columns: &[Field], filled: &[Field], report: &mut Report<'_>) {
-    for (index, column) in columns.iter().enumerate() {
-        let at = |key| [Key("transform"), Key("tables"), Key(table), Key("columns"), Index(index), Key(key)];
+/// `columns`: with their places in the table.
+fn check_filled(table: &str, columns: &[(usize, &Field)], filled: &[Field], report: &mut Report<'_>) {
+    for (index, column) in columns {
+        let at = |key| [Key("transform"), Key("tables"), Key(table), Key("columns"), Index(*index), Key(key)];
         let names = || filled.iter().map(|field| field.name.as_str());
         match filled.iter().find(|field| field.name == column.name) {
             Some(field) if field.data_type.join(column.data_type) != column.data_type => {

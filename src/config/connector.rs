@@ -340,10 +340,18 @@ pub struct DimensionLink {
 }
 
 impl DimensionLink {
-    /// The fact's column with the member's key: `user_key`.
+    /// The fact's column with the member's key.
     pub fn member_key(&self) -> String {
-        format!("{}_key", self.dimension.strip_suffix('s').unwrap_or(&self.dimension))
+        member_key(&self.dimension)
     }
+}
+
+/// `warehouse.dim_products_history` has the versions of `warehouse.dim_products`.
+pub const HISTORY_SUFFIX: &str = "_history";
+
+/// A dimension's surrogate key column: `user_key` of `users`.
+pub fn member_key(dimension: &str) -> String {
+    format!("{}_key", dimension.strip_suffix('s').unwrap_or(dimension))
 }
 
 /// That the member is found by a name where the natural key is missing.

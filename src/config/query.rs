@@ -283,6 +283,8 @@ fn with_place(plan: &LogicalPlan, source: &Arc<dyn TableSource>) -> Result<Logic
         LogicalPlan::TableScan(scan) if scan.table_name.table() == INPUT_TABLE => {
             LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), None)?.build()
         }
+        // of joined tables alone: whatever it asks, and in whatever order, has no place among the rows
+        _ if !reads_input(plan) => Ok(plan.clone()),
         // rows get the order of the input back: sorting them is of no use
         LogicalPlan::Sort(node) if node.fetch.is_none() => with_place(&node.input, source),
         LogicalPlan::Projection(node) => {

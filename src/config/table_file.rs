@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use bytes::Bytes;
 use chrono::DateTime;
@@ -261,8 +262,22 @@ fn parquet(name: &str, bytes: &[u8], declared: Vec<Field>, hash: String) -> Resu
         });
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         let cast = cast_with_options(rows.column(place), target.data_type(), &strict);
-        columns.push(cast.ok().filter(|_| widens).ok_or_else(misfit)?);
+        let cast = cast.ok().filter(|_| widens).ok_or_else(misfit)?;
+        columns.push(match field.data_type {
+            FieldType::Uuid | FieldType::Json => spelt(field, &cast)?,
+            _ => cast,
+        });
     }
     let rows = RecordBatch::try_new(target, columns).map_err(|error| broken(&error))?;
     Ok(JoinTable::of_file(name.to_owned(), wanted, hash, rows))
+}
+
+/// Texts as values of a type that not every text spells.
+fn spelt(field: &Field, texts: &ArrayRef) -> Result<ArrayRef, FileProblem> {
+    let fields = std::slice::from_ref(field);
+    let mut rows = TableRows::new(fields);
+    for text in texts.as_string::<i32>() {
+        rows.push(std::iter::once(text)).map_err(|error| FileProblem::at(0, error.to_string(), None))?;
+    }
+    Ok(Arc::clone(rows.finish(schema_of(fields)).column(0)))
 }

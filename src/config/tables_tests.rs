@@ -214,6 +214,7 @@ schema:
   - {name: updated_at, type: timestamp_ms, required: true}
 staging: {type: product, time: updated_at, by: [date]}
 warehouse: {dimension: dim_products, key: [product_id], newer_by: updated_at}
+load: {track_history: [price]}
 "#;
     let told = |dimension: &str, column: &str, data_type: &str| {
         let table = format!(
@@ -227,6 +228,8 @@ warehouse: {dimension: dim_products, key: [product_id], newer_by: updated_at}
     assert_eq!(told("products", "price", "decimal(14,3)"), "", "a wider type takes it");
     assert_eq!(told("products", "valid_from", "timestamp_ms"), "", "a column of the warehouse's own");
     assert_eq!(told("stores", "price", "int32"), "", "filled by someone else");
+    assert_eq!(told("products", "product_key", "int64"), "", "the dimension's own key");
+    assert_eq!(told("products_history", "price", "decimal(12,2)"), "", "the loader makes it");
     assert!(
         told("product", "price", "decimal(12,2)").contains("orders.yaml:11:24: no connector fills dimension `product`")
     );

@@ -27,7 +27,7 @@ use super::locks::{LockSet, shard_lock};
 use super::merge_sql::table_name;
 use super::plan::{IDENTIFIER_BYTES_MAX, TableKind, TablePlan, expect_type, shown};
 use super::warehouse_table::{SCHEMA, WarehouseTable};
-use crate::config::Warehouse;
+use crate::config::{Warehouse, member_key};
 
 /// Of a dimension; as JSON it stands in the warehouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl History {
     fn new(columns: &[String], plan: &TablePlan, dimension: &WarehouseTable) -> Result<Self, String> {
         let name = &plan.table;
         let plural = name.strip_prefix("dim_").unwrap_or(name);
-        let member_key = format!("{}_key", plural.strip_suffix('s').unwrap_or(plural));
+        let member_key = member_key(plural);
         expect_type(name, dimension, &member_key, "int8")?;
         let [natural_key] = &plan.key[..] else {
             return Err(format!("table {SCHEMA}.{name} has no history: its members have several natural keys"));

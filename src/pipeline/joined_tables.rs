@@ -21,7 +21,9 @@ use tokio_postgres::types::ToSql;
 
 use super::run::RunError;
 use crate::client::postgres::{self, PostgresError, kind_of};
-use crate::config::{Connectors, FieldType, JoinSource, JoinTable, Settings, TableRows, TableRowsError};
+use crate::config::{
+    Connectors, FieldType, HISTORY_SUFFIX, JoinSource, JoinTable, Settings, TableRows, TableRowsError, member_key,
+};
 use crate::error::{ErrorKind, chain};
 use crate::telemetry::metrics;
 
@@ -38,6 +40,9 @@ pub enum TableError {
     Query { table: String, source: tokio_postgres::Error },
     #[error("table `{name}` of connector `{connector}` does not fit {table}: {problem}")]
     Mismatch { connector: String, name: String, table: String, problem: String },
+    /// A load role makes histories, and may not have begun.
+    #[error("table `{name}` of connector `{connector}`: there is no {table}, or this user may not read it")]
+    Missing { connector: String, name: String, table: String },
     #[error("the task that reads a table died")]
     Died(#[source] tokio::task::JoinError),
 }
@@ -48,6 +53,7 @@ impl TableError {
             Self::Connect(source) => source.kind(),
             Self::Query { source, .. } => kind_of(source),
             Self::Mismatch { .. } => ErrorKind::Invalid,
+            Self::Missing { .. } => ErrorKind::Transient,
             Self::Died(_) => ErrorKind::Halt,
         }
     }
@@ -145,6 +151,10 @@ impl Joined {
         let table = format!("dim_{}", self.dimension);
         let known = client.query(include_str!("sql/select_dimension_columns.sql"), &[&table]).await.map_err(failed)?;
         let known: Vec<(String, String)> = known.iter().map(|row| (row.get(0), row.get(1))).collect();
+        if known.is_empty() {
+            let (connector, table_name) = (self.connector.clone(), self.table.name.clone());
+            return Err(TableError::Missing { connector, name: table_name, table: name });
+        }
         let sql = select(&self.dimension, &self.table, &known).map_err(mismatch)?;
         let none: [&(dyn ToSql + Sync); 0] = [];
         let stream = client.query_raw(&sql, none).await.map_err(failed)?;
@@ -176,9 +186,6 @@ impl Joined {
 
 /// The members of a dimension as texts, in an order that their values decide. `known`: name and type of its columns.
 fn select(dimension: &str, table: &JoinTable, known: &[(String, String)]) -> Result<String, String> {
-    if known.is_empty() {
-        return Err("there is no such table, or this user may not read it".to_owned());
-    }
     let mut columns = Vec::with_capacity(table.columns.len());
     for column in &table.columns {
         let name = &column.name;
@@ -199,12 +206,15 @@ fn select(dimension: &str, table: &JoinTable, known: &[(String, String)]) -> Res
         });
     }
     let has = |name: &str| known.iter().any(|(known, _)| known == name);
-    // versions of members stand beside them
-    let plural = dimension.strip_suffix("_history").unwrap_or(dimension);
-    let key = format!("{}_key", plural.strip_suffix('s').unwrap_or(plural));
+    let versions_of = dimension.strip_suffix(HISTORY_SUFFIX);
+    let key = member_key(versions_of.unwrap_or(dimension));
     let mut wanted = vec!["true".to_owned()];
     wanted.extend(has(&key).then(|| format!("\"{key}\" <> 0")));
     wanted.extend(has("inferred").then(|| "NOT inferred".to_owned()));
+    // versions do not tell themselves whether their member has come
+    wanted.extend(versions_of.filter(|_| has(&key)).map(|members| {
+        format!("\"{key}\" NOT IN (SELECT m.\"{key}\" FROM warehouse.\"dim_{members}\" m WHERE m.inferred)")
+    }));
     let order: Vec<String> = (1..=columns.len()).map(|place| place.to_string()).collect();
     Ok(format!(
         "SELECT {} FROM warehouse.\"dim_{dimension}\" WHERE {} ORDER BY {}",
@@ -248,7 +258,13 @@ mod tests {
         let history =
             known(&[("product_key", "bigint"), ("product_id", "text"), ("valid_to", "timestamp with time zone")]);
         let sql = select("products_history", &table(&[("product_id", FieldType::Utf8)]), &history).unwrap();
-        assert!(sql.ends_with("\"dim_products_history\" WHERE true AND \"product_key\" <> 0 ORDER BY 1"), "{sql}");
+        assert!(
+            sql.ends_with(
+                "\"dim_products_history\" WHERE true AND \"product_key\" <> 0 AND \"product_key\" NOT IN \
+                 (SELECT m.\"product_key\" FROM warehouse.\"dim_products\" m WHERE m.inferred) ORDER BY 1"
+            ),
+            "{sql}"
+        );
     }
 
     #[test]
@@ -262,6 +278,5 @@ mod tests {
             told(&[("updated", FieldType::TimestampMs)], &dimension),
             "column `updated` is date, which is no moment"
         );
-        assert!(told(&[("product_id", FieldType::Utf8)], &[]).starts_with("there is no such table"));
     }
 }

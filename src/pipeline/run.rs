@@ -107,6 +107,10 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     let committed = Arc::new(Notify::new());
     let mut set = JoinSet::new();
+    // it makes the tables of histories, which may be joined
+    if roles.contains(&Role::Load) {
+        start_load(&mut set, settings, connectors, &started, &stopped, &committed).await?;
+    }
     if roles.contains(&Role::Transform) {
         set.spawn(read_tables(settings, connectors, &started).await?.watch(stopped.clone()));
         let transform = Transform::new(settings, connectors, &started, health, &stopped, &committed)?;
@@ -114,9 +118,6 @@ pub async fn run(
     }
     if roles.contains(&Role::Publish) {
         start_publish(&mut set, settings, &started, &stopped, &committed)?;
-    }
-    if roles.contains(&Role::Load) {
-        start_load(&mut set, settings, connectors, &started, &stopped, &committed).await?;
     }
     set.spawn(Dependencies::new(settings, connectors, &started).watch(stopped.clone()));
     set.spawn(watch_gauges(started.catalog.clone(), stopped));

@@ -250,6 +250,9 @@ fn tables_may_be_asked_anything() {
     assert_eq!(made(scalar), (vec![row("a", 4, 0), row("b", 9, 1)], 2, 0));
     let constant = "SELECT i.id, (SELECT sum(price) FROM prices) AS price FROM input i WHERE i.id = 'd'";
     assert_eq!(made(constant), (vec![row("d", 16, 3)], 3, 0));
+    let greatest = "SELECT i.id, g.price FROM input i JOIN (SELECT code, price FROM prices WHERE price > 0 ORDER BY price DESC LIMIT 1) g \
+                    ON g.code = i.id";
+    assert_eq!(made(greatest), (vec![row("b", 9, 1)], 3, 0), "its order decides which row a limit leaves");
     let cross = "SELECT i.id, p.price FROM input i CROSS JOIN prices p";
     assert_eq!(made(cross), (vec![], 0, 4), "four rows of each");
 }
