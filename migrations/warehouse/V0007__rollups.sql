@@ -1,13 +1,8 @@
 -- Rollups: aggregates of facts by hour or day, declared by connectors, each in a table warehouse.rollup_… that the loader makes.
 -- Called by: `sluice migrate`. Locks: creates only, and the schema_info row.
--- Loaders that know no rollups would load facts and leave them as they are: those that still run fail from here on, on a column that
--- they do not fill.
+-- Binaries that know no rollups would load facts and leave them as they are.
 
 UPDATE warehouse.schema_info SET version = 7, compatible_from = 7;
-
-ALTER TABLE warehouse.load_state ADD COLUMN keeps_rollups boolean NOT NULL DEFAULT true;
-ALTER TABLE warehouse.load_state ALTER COLUMN keeps_rollups DROP DEFAULT;
-COMMENT ON COLUMN warehouse.load_state.keeps_rollups IS 'true: whoever loaded it keeps rollups';
 
 -- Every load of a fact keeps what stands here, whatever its own connectors declare: processes with an older configuration too.
 CREATE TABLE warehouse.rollup (

@@ -2,14 +2,14 @@
 -- warehouse.…_as_of that join facts with them. Deletes as flags: members that their source has deleted stay, and say so.
 -- Facts whose event time changes: the time of every key, in tables warehouse.fact_…_keys that the loader makes.
 -- Called by: `sluice migrate`. Locks: load_state, dimensions and schema_info, for a moment.
--- Loaders that know no histories would load dimensions and leave them as they are: those that still run fail from here on, on a column
--- that they do not fill.
+-- Loaders that know no histories would load dimensions and leave them as they are, and those that know no rollups facts: those that
+-- still run fail from here on, on a column that they do not fill.
 
 UPDATE warehouse.schema_info SET version = 9, compatible_from = 9;
 
 ALTER TABLE warehouse.load_state ADD COLUMN keeps_history boolean NOT NULL DEFAULT true;
 ALTER TABLE warehouse.load_state ALTER COLUMN keeps_history DROP DEFAULT;
-COMMENT ON COLUMN warehouse.load_state.keeps_history IS 'true: whoever loaded it keeps histories of dimensions';
+COMMENT ON COLUMN warehouse.load_state.keeps_history IS 'true: whoever loaded it keeps rollups of facts and histories of dimensions';
 
 -- Every load of a dimension keeps what stands here, whatever its own connectors declare: processes with an older configuration too.
 CREATE TABLE warehouse.dimension_history (

@@ -233,6 +233,8 @@ impl MigrateError {
 mod tests {
     use std::path::Path;
 
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]
@@ -247,6 +249,42 @@ mod tests {
             let embedded: Vec<&str> = database.files().iter().map(|(name, _)| *name).collect();
             assert_eq!(names, embedded, "{database:?}");
             assert_eq!(database.migrations().len(), embedded.len());
+        }
+    }
+
+    /// Whoever has applied one is refused by any other text of it. A new one is added here when it is released.
+    #[test]
+    fn what_was_applied_anywhere_stays_as_it_was() {
+        /// Eight bytes of the SHA-256 of each.
+        const RELEASED: [(&str, &str, u64); 16] = [
+            ("catalog", "V0001__create_catalog", 0xa15e_4d36_9490_478c),
+            ("catalog", "V0002__replay", 0xab1a_60dc_6370_3160),
+            ("catalog", "V0003__masks", 0xdf93_d377_7dcf_ba82),
+            ("catalog", "V0004__redrive", 0xd586_6372_9071_9db1),
+            ("catalog", "V0005__attempts", 0x690b_6f47_c8fe_1cd8),
+            ("catalog", "V0006__expectations", 0x393f_6390_668d_1258),
+            ("catalog", "V0007__schema_versions", 0x6fc7_cef2_6dc9_26e2),
+            ("catalog", "V0008__object_chunk", 0xd575_d8a8_58d7_f190),
+            ("warehouse", "V0001__create_warehouse", 0xa80c_d1ee_7c58_7429),
+            ("warehouse", "V0002__shadow", 0xcfc4_efbe_8556_62fc),
+            ("warehouse", "V0003__masks", 0xe78d_cd7c_2a78_1563),
+            ("warehouse", "V0004__resolution", 0xf74b_aa33_2765_b5cd),
+            ("warehouse", "V0005__sealing", 0x8699_8e64_d118_d5ed),
+            ("warehouse", "V0006__views", 0x7f03_e640_1190_5007),
+            ("warehouse", "V0007__rollups", 0xf9e5_1f71_748d_8730),
+            ("warehouse", "V0008__digest", 0x5076_54f7_d65c_628e),
+        ];
+        let texts =
+            Database::ALL.into_iter().flat_map(|database| database.files().iter().map(move |file| (database, file)));
+        let hashes: Vec<(&str, &str, Vec<u8>)> =
+            texts.map(|(database, (name, sql))| (database.name(), *name, Sha256::digest(sql)[..8].to_vec())).collect();
+        for (database, name, hash) in RELEASED {
+            let found = hashes.iter().find(|found| (found.0, found.1) == (database, name));
+            assert_eq!(
+                found.map(|found| found.2.as_slice()),
+                Some(&hash.to_be_bytes()[..]),
+                "write a new migration instead of changing {name}"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! Rows of offsets that nobody has loaded, ranked and resolved in the process, on their way into a fact.
 //!
 //! # Contract
-//! With the shards locked nobody else writes rows of these keys. So the keys that the table holds are asked for once; rows of other
+//! With the shards, or a day that is made whole, locked nobody else writes rows of these keys. So the keys that the table holds are asked for once; rows of other
 //! keys are new and are copied straight into it, and only those of held keys are compared by SQL (`reconcile_sql`), as
 //! all rows of other ways are. What lost within the micro-batch is copied into the shadow.
 //! Rows of days that are made whole (`bulk`) go into their own tables, unasked.

@@ -9,7 +9,7 @@
 //!
 //! # Ordering
 //! Made with no load of the fact under way (its lock of whole days, then all shards), in one transaction with its row: rows of keys that have several times then go to the shadow, but for
-//! the newest, and rollups of the fact are made anew. A load looks at `warehouse.key_map` under its shards.
+//! the newest, and rollups of the fact are made anew. A load looks at `warehouse.key_map` under its locks.
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
 
@@ -87,6 +87,8 @@ async fn make(transaction: &Transaction<'_>, fact: &LoadTable, time: &str) -> Re
             transaction.batch_execute(&grants).await.map_err(failed())?;
         }
     }
+    // what was counted is mended
+    transaction.execute("DELETE FROM warehouse.other_time WHERE fact = $1", &[&fact.name]).await.map_err(failed())?;
     transaction.execute("INSERT INTO warehouse.key_map (fact) VALUES ($1)", &[&fact.name]).await.map_err(failed())?;
     tracing::info!(component = "load", fact = %fact.name, moved_row_count = moved, "times of keys are kept");
     Ok(())

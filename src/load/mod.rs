@@ -300,7 +300,7 @@ impl Loader {
         Ok(wanted)
     }
 
-    /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with the shards locked. Rows
+    /// Loads a micro-batch unless it is loaded. `still_live` asks the catalog; it is called with shards and days locked. Rows
     /// that are masked then are left out, or taken away.
     pub async fn load<F, Fut>(&self, batch: &BatchToLoad, still_live: F) -> Result<LoadOutcome, LoadError>
     where

@@ -3,8 +3,11 @@
 //! # Contract
 //! They are counted, never held back. Each key is looked for in every partition, so a load asks about so many of its keys as make
 //! [`LOOKUPS_MAX`] look-ups, and about every key while they are few; what it finds among some counts for all of its keys in proportion.
+//! A fact of more than [`PARTITIONS_ASKED_MAX`] partitions is asked on the days around alone, since each partition that is looked into is
+//! locked with its indexes, out of a table of `max_locks_per_transaction`. (Rows that are ranked by SQL have met all of them anyway.)
 //! A count is written in the transaction of the load, in `warehouse.other_time`: loads of one fact that find any wait for each other there.
 
+use chrono::Days;
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
@@ -18,6 +21,8 @@ use super::transaction::Load;
 
 /// Some milliseconds of the server's time.
 pub(super) const LOOKUPS_MAX: u64 = 2_000;
+/// A month's days.
+const PARTITIONS_ASKED_MAX: u64 = 32;
 
 impl Load<'_> {
     /// Of rows that were ranked by SQL, and inserted.
@@ -38,32 +43,39 @@ impl Steps<'_> {
         rows: &TableRows,
         chance: u128,
     ) -> Result<u64, LoadError> {
-        let asked = self.asked_count(rows.winner_count).await?;
+        let partition_count = self.partition_count().await?;
+        let days_around = PARTITIONS_ASKED_MAX / 2;
+        let is_bounded = partition_count > PARTITIONS_ASKED_MAX;
+        let asked = asked_count(rows.winner_count, if is_bounded { PARTITIONS_ASKED_MAX } else { partition_count });
+        if asked == 0 {
+            return Ok(0);
+        }
         let first = (chance % (rows.winner_count - asked + 1) as u128) as usize;
         let keys = rows.keys(&(first..first + asked));
         let parameters: Vec<&(dyn ToSql + Sync)> = keys.iter().map(|key| &**key as &(dyn ToSql + Sync)).collect();
         let Some(time) = plan.time() else { return Ok(0) };
-        let sql = reconcile_sql::count_other_times_of(self.table, time);
+        let day = rows.days.iter().find(|(_, winners)| winners.contains(&first)).map(|(day, _)| *day);
+        let days = day.filter(|_| is_bounded).map(|day| {
+            let before = day.checked_sub_days(Days::new(days_around)).unwrap_or(day);
+            before..=day.checked_add_days(Days::new(days_around)).unwrap_or(day)
+        });
+        let sql = reconcile_sql::count_other_times_of(self.table, time, days.as_ref());
         self.note_other_times(&sql, &parameters, asked, rows.winner_count).await
     }
 
     /// Of rows that wait in the temporary table: the newest of their keys.
     async fn count_other_times_waiting(&self, time: &str, row_count: u64) -> Result<u64, LoadError> {
         let row_count = row_count as usize;
-        let asked = self.asked_count(row_count).await?;
+        let asked = asked_count(row_count, self.partition_count().await?);
         let sql = reconcile_sql::count_other_times_waiting(self.table, time, asked);
         self.note_other_times(&sql, &[], asked, row_count).await
     }
 
-    async fn asked_count(&self, row_count: usize) -> Result<usize, LoadError> {
-        if row_count == 0 {
-            return Ok(0);
-        }
+    async fn partition_count(&self) -> Result<u64, LoadError> {
         let sql = "SELECT count(*) FROM pg_catalog.pg_inherits WHERE inhparent = $1::text::regclass";
         let failed = LoadError::query(format!("count the partitions of {}", self.table.name));
         let row = self.transaction.query_one(sql, &[&table_name(&self.table.name)]).await.map_err(failed)?;
-        let partitions = row.get::<_, i64>(0).unsigned_abs().max(1);
-        Ok(row_count.min(LOOKUPS_MAX.div_ceil(partitions) as usize))
+        Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 
     async fn note_other_times(
@@ -88,6 +100,10 @@ impl Steps<'_> {
         }
         Ok(count)
     }
+}
+
+fn asked_count(row_count: usize, partition_count: u64) -> usize {
+    row_count.min(LOOKUPS_MAX.div_ceil(partition_count.max(1)) as usize)
 }
 
 /// `found` of `asked`, as of `all`; rounded up.

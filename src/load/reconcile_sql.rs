@@ -4,6 +4,10 @@
 //! Rows wait in a temporary table with the columns of the shadow (`rows`), resolved and complete. Of all rows of
 //! one key the newest is in the table, the others in the shadow, each once by (identity, lineage): LOAD-2, LOAD-3.
 
+use std::ops::RangeInclusive;
+
+use chrono::NaiveDate;
+
 use super::merge_sql::{ORDER, quoted, table_name};
 use super::plan::LoadTable;
 use crate::telemetry::guarded;
@@ -110,16 +114,22 @@ pub(super) fn shadow_doubled(table: &LoadTable, time: &str) -> String {
     )
 }
 
-/// How many of the keys, given as an array for each column, the fact holds with another time.
-pub(super) fn count_other_times_of(table: &LoadTable, time: &str) -> String {
+/// How many of the keys, given as an array for each column, the fact holds with another time. `days`: on these alone, the last
+/// one included.
+pub(super) fn count_other_times_of(table: &LoadTable, time: &str, days: Option<&RangeInclusive<NaiveDate>>) -> String {
     let Keys { arrays, names, .. } = keys(table, "f");
     let of = |n: usize| {
         let (column, is) = (&table.identity[n], if table.identity[n] == time { "<>" } else { "=" });
         format!("f.{} {is} k.k{n}", quoted(column))
     };
     let other = (0..table.identity.len()).map(of).collect::<Vec<_>>().join(" AND ");
+    // written out, so that the other partitions are neither planned for nor locked
+    let within = days.map_or_else(String::new, |days| {
+        let (first, last, time) = (days.start(), days.end(), quoted(time));
+        format!(" AND f.{time} >= '{first} 00:00Z'::timestamptz AND f.{time} <= '{last} 23:59:59.999999Z'::timestamptz")
+    });
     format!(
-        "SELECT count(*) FROM unnest({arrays}) AS k ({names}) WHERE EXISTS (SELECT FROM {} f WHERE {other})",
+        "SELECT count(*) FROM unnest({arrays}) AS k ({names}) WHERE EXISTS (SELECT FROM {} f WHERE {other}{within})",
         table_name(&table.name)
     )
 }
@@ -242,9 +252,19 @@ pub(super) fn retract_shadow(table: &LoadTable) -> String {
 pub(super) fn promote(table: &LoadTable) -> String {
     let (shadow, columns) = (table_name(&table.shadow()), list(table, ""));
     let identity = names(&table.identity, "s.");
+    // its day may have been taken out of the fact: then it stays where it is, and an older row comes back
+    let placed = table.changing_time.as_ref().map_or_else(String::new, |time| {
+        format!(
+            " AND EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid\n\
+             WHERE i.inhparent = '{}'::regclass AND c.relname = '{}_p' || to_char(s.{} AT TIME ZONE 'UTC', 'YYYYMMDD'))",
+            table_name(&table.name),
+            table.name,
+            quoted(time)
+        )
+    });
     let best = format!(
         "WITH best AS (SELECT DISTINCT ON ({identity}) {identity}, {} FROM {shadow} s\n\
-         WHERE EXISTS (SELECT FROM {} g WHERE {})\n\
+         WHERE EXISTS (SELECT FROM {} g WHERE {}){placed}\n\
          ORDER BY {identity}, {}),\n\
          moved AS (DELETE FROM {shadow} s USING best b WHERE {} AND {} RETURNING {})\n",
         LINEAGE.map(|name| format!("s.{}", quoted(name))).join(", "),

@@ -45,7 +45,7 @@ pub(super) struct Touched<'a> {
 }
 
 impl<'a> Touched<'a> {
-    /// With the shards locked, so that no rollup and no history is made meanwhile.
+    /// With shards, or the days that are made whole, locked: no rollup and no history is made meanwhile.
     pub(super) async fn of_tables(
         transaction: &'a Transaction<'a>,
         facts: &[&str],

@@ -232,11 +232,15 @@ impl Load<'_> {
             let count = if table.is_fact { SHARD_COUNT as u8 } else { 1 };
             (0..count).map(|shard| shard_lock(&table.name, shard)).collect()
         };
-        if mode == Mode::Replacing {
-            return self.tables.iter().flat_map(every).collect();
-        }
         let dimension = |table: &str| guarded!("dimension_lock").then(|| shard_lock(table, 0));
         let mut locks = LockSet::new();
+        // others may fill dimensions that no connector here does
+        locks.extend(missing.keys().filter_map(|table| dimension(table)));
+        locks.extend(decisions::dimensions(self.parts).iter().filter_map(|table| dimension(table)));
+        if mode == Mode::Replacing {
+            locks.extend(self.tables.iter().flat_map(every));
+            return locks;
+        }
         for part in self.parts {
             match part.plan.kind {
                 TableKind::Fact { .. } if bulk.covers(&part.plan.table, &part.rows.days) => {}
@@ -247,8 +251,6 @@ impl Load<'_> {
                 TableKind::Dimension => locks.extend(dimension(&part.plan.table)),
             }
         }
-        locks.extend(missing.keys().filter_map(|table| dimension(table)));
-        locks.extend(decisions::dimensions(self.parts).iter().filter_map(|table| dimension(table)));
         locks
     }
 

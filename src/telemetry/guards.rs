@@ -29,7 +29,7 @@ pub const NAMES: &[&str] = &[
     "held_after_all", // a copy that met a held key is undone, and the keys are asked for
     "members_stand", // the newest known member is looked for in each load
     "days_lock",   // a day that is made whole is made by nobody else meanwhile
-    "whole_days_lock", // a rollup is made while no day of its fact is being made whole
+    "whole_days_lock", // a rollup or a key map is made while no day of its fact is being made whole
     "awaited",     // a day of which more rows wait is not sealed
 ];
 

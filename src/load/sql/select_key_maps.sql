@@ -1,2 +1,2 @@
--- Called by: load, after the shards are locked; at start. Locks: none.
+-- Called by: load, after its locks are taken; at start. Locks: none.
 SELECT fact FROM warehouse.key_map WHERE fact = ANY ($1)

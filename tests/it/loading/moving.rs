@@ -87,6 +87,41 @@ async fn a_replay_moves_rows_and_what_is_taken_back_returns_to_its_own_time() {
     assert_eq!(warehouse.days().await, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn what_would_return_to_a_day_that_was_taken_out_stays_in_the_shadow() {
+    let warehouse = Warehouse::with(moving()).await;
+    warehouse.load_rows(1, "transactions", &[row(1, 19, 1)]).await;
+    warehouse.load_rows(2, "transactions", &[row(1, 20, 2)]).await;
+    warehouse.load_rows(3, "transactions", &[row(1, 22, 3)]).await;
+    let detach = "ALTER TABLE warehouse.fact_transactions DETACH PARTITION warehouse.fact_transactions_p20261120";
+    warehouse.execute(detach).await.expect("detaches");
+    let back = warehouse.make_again(3, &[]).await;
+    assert_eq!((back.retracted, back.promoted), (1, 1));
+    let sql = "SELECT concat(to_char(occurred_at, 'DD'), ':', amount::int) FROM warehouse.fact_transactions";
+    assert_eq!(warehouse.value(sql).await, "19:1", "the newest whose day is there");
+    assert_eq!(warehouse.value("SELECT count(*) FROM warehouse.fact_transactions_shadow").await, "1");
+}
+
+#[tokio::test]
+async fn of_a_fact_of_many_days_those_around_are_looked_at_for_other_times() {
+    let warehouse = Warehouse::new().await;
+    let on = |number: u64, day: chrono::NaiveDate| {
+        let mut row = row(number, 1, 1);
+        row["occurred_at"] = json!(format!("{day}T09:00:00Z"));
+        row
+    };
+    let first: chrono::NaiveDate = "2026-10-01".parse().expect("a date");
+    let days: Vec<Value> = first.iter_days().take(40).zip(1..).map(|(day, number)| on(number, day)).collect();
+    assert_eq!(warehouse.load_rows(1, "transactions", &days).await.inserted, 40);
+    let day = |number: u64| first + chrono::Days::new(number);
+    assert_eq!(warehouse.load_rows(2, "transactions", &[on(20, day(22))]).await.other_time, 1, "three days later");
+    assert_eq!(
+        warehouse.load_rows(3, "transactions", &[on(1, day(39))]).await.other_time,
+        0,
+        "beyond what is looked at"
+    );
+}
+
 /// Keys that many loads share; every other load replaces an earlier one, or takes all of it back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_loaders_keep_one_row_a_key() {
