@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn what_was_applied_anywhere_stays_as_it_was() {
         /// Eight bytes of the SHA-256 of each.
-        const RELEASED: [(&str, &str, u64); 16] = [
+        const RELEASED: [(&str, &str, u64); 17] = [
             ("catalog", "V0001__create_catalog", 0xa15e_4d36_9490_478c),
             ("catalog", "V0002__replay", 0xab1a_60dc_6370_3160),
             ("catalog", "V0003__masks", 0xdf93_d377_7dcf_ba82),
@@ -273,6 +273,7 @@ mod tests {
             ("warehouse", "V0006__views", 0x7f03_e640_1190_5007),
             ("warehouse", "V0007__rollups", 0xf9e5_1f71_748d_8730),
             ("warehouse", "V0008__digest", 0x5076_54f7_d65c_628e),
+            ("warehouse", "V0009__history", 0xef3e_3838_57b5_7424),
         ];
         let texts =
             Database::ALL.into_iter().flat_map(|database| database.files().iter().map(move |file| (database, file)));

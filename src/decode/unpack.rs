@@ -96,6 +96,26 @@ impl<'r> Stored<'r> {
         Self { bytes: StoredBytes::Stream { reader, buffer: Vec::new(), taken: 0 }, offset }
     }
 
+    /// Takes as many bytes, fewer only at the end. They are read to where they stay: nothing is zeroed before.
+    fn append(&mut self, into: &mut Vec<u8>, count: u64) -> io::Result<usize> {
+        let len = into.len();
+        match &mut self.bytes {
+            StoredBytes::Memory(bytes) => {
+                let there = bytes.split_to(usize::try_from(count).unwrap_or(usize::MAX).min(bytes.len()));
+                into.extend_from_slice(&there);
+            }
+            StoredBytes::Stream { reader, buffer, taken } => {
+                let held = usize::try_from(count).unwrap_or(usize::MAX).min(buffer.len() - *taken);
+                into.extend_from_slice(&buffer[*taken..*taken + held]);
+                *taken += held;
+                reader.by_ref().take(count - held as u64).read_to_end(into).map_err(NotRead::mark)?;
+            }
+        }
+        let read = into.len() - len;
+        self.offset += read as u64;
+        Ok(read)
+    }
+
     /// The first bytes, at least so many where there are, without taking them.
     fn first(&mut self, count: usize) -> io::Result<&[u8]> {
         match &mut self.bytes {
@@ -124,14 +144,6 @@ fn read_more(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<usize> {
 
 impl Read for Stored<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if let StoredBytes::Stream { reader, buffer, taken } = &mut self.bytes
-            && *taken == buffer.len()
-            && into.len() >= READ_BYTES
-        {
-            let count = reader.read(into).map_err(NotRead::mark)?;
-            self.offset += count as u64;
-            return Ok(count);
-        }
         let mut there = self.fill_buf()?;
         let count = there.read(into)?;
         self.consume(count);
@@ -391,7 +403,7 @@ impl<'r> Unpacker<'r> {
         let likely = self.size_hint.map_or(count, |hint| hint.max(CAPACITY_MIN).min(count));
         into.reserve_exact(likely.min(usize::try_from(wanted).unwrap_or(usize::MAX)));
         let read = match &mut self.stream {
-            Stream::Plain(stored) => stored.take(wanted).read_to_end(into).map_err(|error| failure(error, "")),
+            Stream::Plain(stored) => stored.append(into, wanted).map_err(|error| failure(error, "")),
             Stream::Gzip(members) => members.take(wanted).read_to_end(into).map_err(|error| failure(error, "gzip")),
             Stream::Zstd(frames) => {
                 frames.as_mut().take(wanted).read_to_end(into).map_err(|error| failure(error, "zstd"))

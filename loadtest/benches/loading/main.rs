@@ -10,6 +10,8 @@
 //! | backfill | other rows into days that no row has reached before; the micro-batches wait, so that they are joined. Indexes are built and foreign keys checked |
 //! | rows | no measurement: writes the rows with their keys as Parquet, for the writer that cannot look them up |
 
+#[path = "../../../src/allocator.rs"]
+mod allocator;
 mod plain;
 mod rows;
 mod server;
