@@ -334,6 +334,23 @@ impl World {
         connect(&self.env["SLUICE_WAREHOUSE__DSN"]).await
     }
 
+    /// By [`checker`](crate::checker), on a thread of its own: the test's runtime is about to end. What still runs may go on loading;
+    /// one snapshot is looked at.
+    fn check_warehouse(&self) {
+        let (server, _) = self.stack.get("SLUICE_WAREHOUSE__DSN").rsplit_once('/').expect("the stack writes addresses");
+        let dsn = format!("{server}/{}_warehouse", self.name);
+        let checked = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let client = connect(&dsn).await;
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                client.batch_execute(begin).await.expect("the warehouse answers");
+                crate::checker::check(&client).await;
+            });
+        });
+        assert!(checked.join().is_ok(), "the checker's finding stands above");
+    }
+
     /// A backup of the catalog, as an operator takes it.
     pub(crate) fn dump_catalog(&self) -> PathBuf {
         let file = self.folder.join(format!("catalog-{}.sql", uuid::Uuid::new_v4().simple()));
@@ -398,8 +415,10 @@ async fn connect(dsn: &str) -> tokio_postgres::Client {
 }
 
 impl Drop for World {
+    /// Whatever a test was about, its warehouse is right when it ends.
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            self.check_warehouse();
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
