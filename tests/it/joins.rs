@@ -225,15 +225,10 @@ async fn a_dimension_that_does_not_fit_ends_the_start_and_says_why() {
 
     // commands that look at rows join as the pipeline does
     write_connector(&world, CONNECTOR);
-    world
-        .warehouse()
-        .await
-        .batch_execute(
-            "INSERT INTO warehouse.dim_products (product_id, name, category) VALUES ('p0', 'n', 'toys');
-         INSERT INTO warehouse.dim_products (product_id, inferred) VALUES ('p1', true)",
-        )
-        .await
-        .expect("the warehouse answers");
+    let warehouse = world.warehouse().await;
+    let members = "INSERT INTO warehouse.dim_products (product_id, name, category) VALUES ('p0', 'n', 'toys');
+                   INSERT INTO warehouse.dim_products (product_id, inferred) VALUES ('p1', true)";
+    warehouse.batch_execute(members).await.expect("the warehouse answers");
     let file = world.folder.join("sales.json");
     let wanted =
         [Sale { id: 8, product: 0, currency: "EUR", day: 3 }, Sale { id: 9, product: 1, currency: "EUR", day: 12 }];
@@ -244,4 +239,7 @@ async fn a_dimension_that_does_not_fit_ends_the_start_and_says_why() {
     let rows = shown["stages"].as_array().and_then(|stages| stages.last()).expect("stages")["rows"].as_array();
     let rows = rows.expect("rows").iter().map(|row| row["source"].as_str().expect("text")).collect::<Vec<_>>();
     assert_eq!(rows, ["toys", "unknown"]);
+    // no loader has written them, so they have no history
+    let ours = "DELETE FROM warehouse.dim_products WHERE product_id IN ('p0', 'p1')";
+    assert_eq!(warehouse.execute(ours, &[]).await.expect("the warehouse answers"), 2);
 }
