@@ -30,6 +30,7 @@ use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
+use super::windows::Windows;
 use crate::catalog;
 use crate::client::kafka::Message;
 use crate::client::postgres;
@@ -226,8 +227,13 @@ impl PartitionWorker {
     }
 
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
-        let writer =
-            BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
+        let writer = BatchWriter {
+            context: &self.context,
+            ownership,
+            retries: self.retries(),
+            breakers: Mutex::default(),
+            windows: Windows::default(),
+        };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
         let mut held: Option<ProcessedMessage> = None; // behind the open micro-batch, which is complete then
@@ -244,6 +250,9 @@ impl PartitionWorker {
             }
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
             let is_free = waits && !draining && open.messages.is_empty();
+            if is_free && redrives.is_asked {
+                writer.windows.forget().await;
+            }
             if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
                 return ended;
             }
