@@ -250,10 +250,7 @@ impl PartitionWorker {
             }
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
             let is_free = waits && !draining && open.messages.is_empty();
-            if is_free && redrives.is_asked {
-                writer.windows.forget().await;
-            }
-            if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
+            if let Some(ended) = self.redrive(&writer, &mut redrives, is_free).await {
                 return ended;
             }
             let has_room = admitted.is_none() && in_flight.tasks.len() < self.in_flight_max(ownership, expected);
@@ -311,12 +308,13 @@ impl PartitionWorker {
     }
 
     /// Runs micro-batches again that were asked for, where it is free to. `Some`: this ownership is over.
-    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
+    async fn redrive(&self, writer: &BatchWriter<'_>, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
         if !is_free || !redrives.is_asked {
             return None;
         }
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
-        let redriver = Redriver::new(&self.context, &self.kafka, ownership, self.retries());
+        let redriver = Redriver::new(&self.context, &self.kafka, writer.ownership, self.retries());
+        writer.windows.forget().await;
         let is_owner = tokio::select! {
             is_owner = redriver.run() => is_owner,
             () = signalled(&mut revoked) => return Some(Ended::Revoked),
