@@ -28,6 +28,7 @@ mod replay;
 mod replay_scope;
 mod schemas;
 mod status;
+mod window_files;
 
 pub use attempts::{OwnershipBegin, begin_attempt, begin_ownership, end_ownership, pass_attempt, withdraw_attempt};
 pub use claims::{ClaimQuestion, claimed};
@@ -76,6 +77,7 @@ pub use schemas::{SchemaVersion, insert_schema_versions, schema_versions};
 pub use status::{
     Arrival, Backlog, OutcomeSum, PartitionStatus, arrivals, backlog, outcome_sums, partitions, unbalanced_count,
 };
+pub use window_files::window_files;
 
 use thiserror::Error;
 use tokio_postgres::error::SqlState;

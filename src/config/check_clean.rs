@@ -1,6 +1,7 @@
 //! Raw clean steps → [`CleanStep`]s: their columns are there and of the right type, their values can be read.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use chrono::DateTime;
 use regex::Regex;
@@ -8,16 +9,44 @@ use regex::Regex;
 use super::check_columns::{Columns, parse_value, type_name};
 use super::check_connector::{Report, is_name};
 use super::error::did_you_mean;
+use super::quantity::parse_duration;
 use super::raw_clean::{
-    RawClamp, RawCleanStep, RawHash, RawMap, RawMask, RawNulls, RawOtherwise, RawParseUnits, RawReplace,
+    RawClamp, RawCleanStep, RawDedupe, RawDedupeWithin, RawHash, RawMap, RawMask, RawNulls, RawOtherwise,
+    RawParseUnits, RawReplace,
 };
 use super::raw_connector::Names;
 use super::yaml::Step;
 use super::yaml::Step::{Index, Key};
-use super::{Clamp, CleanStep, Field, FieldType, HashKey, Mask, Otherwise, Unit};
+use super::{Clamp, CleanStep, Connector, DedupeWindow, Field, FieldType, HashKey, Mask, Otherwise, SourceKind, Unit};
+use crate::types::Overwrite;
 
 /// More of a value than that shows who it was.
 const MASK_KEEP_MAX: u32 = 16;
+
+/// More would be read whenever a topic partition is taken over.
+const DEDUPE_WINDOW_MAX: Duration = Duration::from_hours(366 * 24);
+/// About 100 MiB.
+const DEDUPE_ROWS_MAX_DEFAULT: u64 = 2_000_000;
+
+/// That the window of `dedupe` can be kept: rows that it has passed must stay.
+pub(super) fn window(connector: &Connector, report: &mut Report<'_>) {
+    let windows = |step: &CleanStep| matches!(step, CleanStep::DedupeWithin(_));
+    let Some(index) = connector.clean.iter().position(windows) else { return };
+    let at = [Key("clean"), Index(index), Key("dedupe")];
+    if let SourceKind::Objects { overwrite, .. } = connector.source.kind
+        && overwrite != Overwrite::Append
+    {
+        let help =
+            "write `overwrite: append` in `source`: else a row could be left out for one that is hidden with its \
+                    object later"
+                .to_owned();
+        report.add(&at, "rows of an object that may be replaced cannot be deduped within a window", help);
+    }
+    if connector.clean.iter().filter(|step| step.kind() == "dedupe").count() > 1 {
+        let help = "keep one `dedupe` step".to_owned();
+        report.add(&at, "a `dedupe` step with a window must be the only one", help);
+    }
+}
 
 pub(super) fn clean(steps: &[RawCleanStep], columns: &Columns, report: &mut Report<'_>) -> Vec<CleanStep> {
     let mut checked = Vec::new();
@@ -72,9 +101,13 @@ impl StepCheck<'_, '_> {
         if let Some(raw) = &step.parse_units {
             checked.extend(self.parse_units(raw));
         }
-        if let Some(names) = &step.dedupe {
-            let at = [Key("clean"), Index(self.index), Key("dedupe")];
-            checked.push(CleanStep::Dedupe(self.columns.check_list(names.list(), &at, None, "", self.report)));
+        match &step.dedupe {
+            Some(RawDedupe::Batch(names)) => {
+                let at = self.at(&["dedupe"]);
+                checked.push(CleanStep::Dedupe(self.columns.check_list(names.list(), &at, None, "", self.report)));
+            }
+            Some(RawDedupe::Within(raw)) => checked.push(self.dedupe_within(raw)),
+            None => {}
         }
     }
 
@@ -87,6 +120,26 @@ impl StepCheck<'_, '_> {
         let rule = format!("`{}` works on", keys[0]);
         let at = self.at(keys);
         self.columns.check_list(names.list(), &at, Some(FieldType::Utf8), &rule, self.report)
+    }
+
+    fn dedupe_within(&mut self, raw: &RawDedupeWithin) -> CleanStep {
+        let at = self.at(&["dedupe", "by"]);
+        let columns = self.columns.check_list(raw.by.list(), &at, None, "", self.report);
+        let at = self.at(&["dedupe", "window"]);
+        let window = parse_duration(&raw.window).and_then(|window| {
+            let fits = !window.is_zero() && window <= DEDUPE_WINDOW_MAX;
+            fits.then_some(window).ok_or_else(|| "a window is longer than nothing and no longer than `366d`".to_owned())
+        });
+        let window = window.unwrap_or_else(|help| {
+            self.report.add(&at, format!("`{}` is no window", raw.window), help);
+            DEDUPE_WINDOW_MAX
+        });
+        let rows_max = raw.max_rows.unwrap_or(DEDUPE_ROWS_MAX_DEFAULT);
+        if rows_max == 0 {
+            let at = self.at(&["dedupe", "max_rows"]);
+            self.report.add(&at, "a window of no rows holds nothing", "write at least 1".to_owned());
+        }
+        CleanStep::DedupeWithin(DedupeWindow { columns, window_ms: window.as_millis() as i64, rows_max })
     }
 
     fn clamp(&mut self, column: &str, raw: &RawClamp) -> Clamp {

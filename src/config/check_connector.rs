@@ -83,6 +83,7 @@ pub(super) fn connector(raw: &RawConnector, expressions: &Expressions, report: &
         warehouse: None,
         fields: columns.fields.clone(),
     };
+    check_clean::window(&connector, report);
     check_format::headers(&connector, raw, report);
     check_format::paths(&connector, raw, report);
     check_format::evolution(&connector, report);

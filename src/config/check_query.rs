@@ -10,7 +10,7 @@ use super::expression::place_inside;
 use super::query::{Output, QueryError, output_of, plan_query};
 use super::raw_connector::{RawConnector, RawTransform};
 use super::yaml::Step::{Index, Key};
-use super::{CleanStep, Connector, Evolution, JoinTable, NewField, TypeChange, revision};
+use super::{Connector, Evolution, JoinTable, NewField, TypeChange, revision};
 
 const AT: [super::yaml::Step<'static>; 2] = [Key("transform"), Key("sql")];
 
@@ -46,8 +46,7 @@ pub(super) fn dataset(
     }
     let made = Columns::of_fields(&fields);
     for (index, step) in connector.clean.iter().enumerate() {
-        let CleanStep::Dedupe(columns) = step else { continue };
-        for column in columns.iter().filter(|column| made.find(column).is_none()) {
+        for column in step.columns().filter(|column| step.kind() == "dedupe" && made.find(column).is_none()) {
             let help = "rows are deduped behind the SQL: let it make the column too".to_owned();
             report.add(&[Key("clean"), Index(index)], format!("the SQL makes no column `{column}`"), help);
         }
@@ -55,7 +54,7 @@ pub(super) fn dataset(
     let new_field = if rescues { NewField::Rescue } else { NewField::default() };
     let evolution = Evolution { new_field, ..Evolution::default() };
     let mut dataset = Connector { fields, evolution, ..connector.clone() };
-    dataset.clean.retain(|step| matches!(step, CleanStep::Dedupe(_)));
+    dataset.clean.retain(|step| step.kind() == "dedupe");
     dataset.schema_revision = revision::of_schema(&dataset);
     Some(dataset)
 }

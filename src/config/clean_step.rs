@@ -57,6 +57,29 @@ pub enum CleanStep {
     /// Within a micro-batch, of rows with equal values in all these columns only the newest stays:
     /// the greatest (`warehouse.newer_by` else origin time, origin time, order hash, row).
     Dedupe(Vec<String>),
+    /// The same, and of rows with keys that earlier micro-batches of the topic partition have passed only newer ones stay.
+    DedupeWithin(DedupeWindow),
+}
+
+/// What a topic partition's rows are held against: the keys of rows that it has passed, by event time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupeWindow {
+    /// The key.
+    pub columns: Vec<String>,
+    /// How far it reaches back from the greatest event time that has passed.
+    pub window_ms: i64,
+    /// Where it held more rows, it reaches back less far.
+    pub rows_max: u64,
+}
+
+impl Connector {
+    /// That of its `dedupe` step, if it has one.
+    pub fn dedupe_window(&self) -> Option<&DedupeWindow> {
+        self.clean.iter().find_map(|step| match step {
+            CleanStep::DedupeWithin(window) => Some(window),
+            _ => None,
+        })
+    }
 }
 
 impl CleanStep {
@@ -74,7 +97,7 @@ impl CleanStep {
             Self::Mask { .. } => "mask",
             Self::Hash { .. } => "hash",
             Self::ParseUnits { .. } => "parse_units",
-            Self::Dedupe(_) => "dedupe",
+            Self::Dedupe(_) | Self::DedupeWithin(_) => "dedupe",
         }
     }
 
@@ -94,7 +117,8 @@ impl CleanStep {
             | Self::Map { columns, .. }
             | Self::Mask { columns, .. }
             | Self::Hash { columns, .. }
-            | Self::Dedupe(columns) => Box::new(columns.iter().map(String::as_str)),
+            | Self::Dedupe(columns)
+            | Self::DedupeWithin(DedupeWindow { columns, .. }) => Box::new(columns.iter().map(String::as_str)),
             Self::Default(values) => Box::new(values.iter().map(|(column, _)| column.as_str())),
             Self::Clamp(clamps) => Box::new(clamps.iter().map(|clamp| clamp.column.as_str())),
             Self::ParseUnits { from, to, .. } => Box::new([from.as_str(), to.as_str()].into_iter()),

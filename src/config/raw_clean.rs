@@ -35,8 +35,29 @@ pub(super) struct RawCleanStep {
     pub(super) hash: Option<RawHash>,
     /// Reads a quantity such as `1.5 kg` as a number of one unit, exactly.
     pub(super) parse_units: Option<RawParseUnits>,
-    /// Of rows of a micro-batch with equal values in all these columns, the newest stays.
-    pub(super) dedupe: Option<Names>,
+    /// Of rows of a micro-batch with equal values in all these columns, the newest stays; with a window, only what is newer
+    /// than those that earlier micro-batches have passed.
+    pub(super) dedupe: Option<RawDedupe>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawDedupe {
+    Within(RawDedupeWithin),
+    Batch(Names),
+}
+
+/// Across the micro-batches of a topic partition.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDedupeWithin {
+    /// The key.
+    pub(super) by: Names,
+    /// Duration of event time (`staging.time`), such as `1h`: how far keys are remembered behind the greatest that has passed.
+    pub(super) window: String,
+    /// Rows remembered for each topic partition; 2000000 where nothing is said. Beyond that the window reaches back less far.
+    #[schemars(range(min = 1))]
+    pub(super) max_rows: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

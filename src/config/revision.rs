@@ -177,6 +177,9 @@ fn clean_step(step: &CleanStep) -> Value {
         CleanStep::Hash { columns, key } => json!(["hash", columns, key.name, key.fingerprint()]),
         CleanStep::ParseUnits { from, to, unit } => json!(["parse_units", from, to, unit.symbol]),
         CleanStep::Dedupe(columns) => json!(["dedupe", columns]),
+        CleanStep::DedupeWithin(window) => {
+            json!(["dedupe", window.columns, "within", window.window_ms, window.rows_max])
+        }
     }
 }
 

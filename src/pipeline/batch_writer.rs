@@ -13,6 +13,7 @@ use super::parking::{Breakers, park, stop};
 use super::position::Ownership;
 use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process_again};
 use super::staged::put_files;
+use super::windows::{WindowError, Windows};
 use crate::catalog::{self, CatalogError};
 use crate::client::postgres;
 use crate::client::retry::{RetryPolicy, retry};
@@ -22,7 +23,7 @@ use crate::config::Check;
 use crate::error::ErrorKind;
 use crate::source::object_reader::ReadError;
 use crate::telemetry::metrics;
-use crate::transform::CheckOutcome;
+use crate::transform::{CheckOutcome, Window};
 use crate::types::{MicroBatchId, ObjectOutcome, OffsetOutcome};
 
 pub(super) enum Written {
@@ -46,6 +47,8 @@ pub enum WriteError {
     Again(#[source] ProcessError),
     #[error("could not carry rows over")]
     Carry(#[from] CarryError),
+    #[error("could not read back what a window of dedupe holds")]
+    Window(#[from] WindowError),
     #[error("could not ask the catalog")]
     Catalog(#[from] CatalogError),
 }
@@ -58,6 +61,7 @@ impl WriteError {
             Self::Commit(source) => source.kind(),
             Self::Again(source) => source.kind(),
             Self::Carry(source) => source.kind(),
+            Self::Window(source) => source.kind(),
             Self::Catalog(source) => source.kind(),
         }
     }
@@ -68,6 +72,7 @@ pub(super) struct BatchWriter<'a> {
     pub(super) ownership: &'a Ownership,
     pub(super) retries: RetryPolicy,
     pub(super) breakers: Mutex<Breakers>,
+    pub(super) windows: Windows,
 }
 
 impl BatchWriter<'_> {
@@ -92,7 +97,8 @@ impl BatchWriter<'_> {
             crate::telemetry::fail_point!("batch.objects_read");
             let started = Instant::now();
             let histories = self.histories(&sealed).await?;
-            let (mut built, back) = self.build(sealed, histories).await?;
+            let windows = self.windows.before(self.context, self.ownership, &self.retries, &sealed).await?;
+            let (mut built, back) = self.build(sealed, histories, windows).await?;
             sealed = back;
             if !built.stops.is_empty() {
                 for (connector, reason) in &built.stops {
@@ -114,9 +120,13 @@ impl BatchWriter<'_> {
                 CommitOutcome::Committed => {
                     result.with_label_values(&[topic.as_ref(), "committed"]).inc();
                     self.count(&built);
-                    let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-                    breakers.committed(&tallies, &self.context.connectors);
-                    return Ok(Written::Committed(proposal.id));
+                    let id = proposal.id;
+                    self.breakers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .committed(&tallies, &self.context.connectors);
+                    self.windows.committed(&sealed, std::mem::take(&mut built.seen)).await;
+                    return Ok(Written::Committed(id));
                 }
                 CommitOutcome::Fenced => {
                     result.with_label_values(&[topic.as_ref(), "fenced"]).inc();
@@ -215,12 +225,17 @@ impl BatchWriter<'_> {
         Ok(histories)
     }
 
-    async fn build(&self, sealed: SealedBatch, histories: Histories) -> Result<(Built, SealedBatch), WriteError> {
+    async fn build(
+        &self,
+        sealed: SealedBatch,
+        histories: Histories,
+        windows: Arc<BTreeMap<String, Window>>,
+    ) -> Result<(Built, SealedBatch), WriteError> {
         let context = Arc::clone(self.context);
         let turn = context.cpu_turn(Manner::Together).await;
         let built = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            build(&context, &sealed, &histories).map(|built| (built, sealed))
+            build(&context, &sealed, &histories, &windows).map(|built| (built, sealed))
         });
         Ok(built.await.map_err(WriteError::Task)??)
     }

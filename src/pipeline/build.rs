@@ -24,7 +24,7 @@ use crate::commit::{Proposal, Redrive};
 use crate::config::Connector;
 use crate::error::chain;
 use crate::stage;
-use crate::transform::TransformError;
+use crate::transform::{Seen, TransformError, Window};
 use crate::types::{
     DeadLetter, Fence, FileKind, MicroBatchId, ObjectClaim, ObjectOutcome, OffsetOutcome, OffsetRange, OriginRows,
     ParkedObject, RejectReason, RowOutcome, StagedFile, TopicPartition,
@@ -38,6 +38,8 @@ pub struct Built {
     pub dead_letter_counts: BTreeMap<(String, &'static str), u64>,
     /// Connectors that must be parked, and why: then nothing of this may be committed.
     pub stops: Vec<(String, String)>,
+    /// By connector: keys of rows that pass, where it dedupes within a window.
+    pub seen: BTreeMap<String, Vec<Seen>>,
 }
 
 /// The messages of one offset range, in offset order; offsets without a message are absent, or carried over.
@@ -88,10 +90,16 @@ struct Collected {
     dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
     parked: Vec<ParkedObject>,
     checks: Checks,
+    seen: BTreeMap<String, Vec<Seen>>,
 }
 
 /// Builds the proposal of a sealed batch. CPU work: call it on a blocking thread.
-pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histories) -> Result<Built, BuildError> {
+pub fn build(
+    context: &TransformContext,
+    sealed: &SealedBatch,
+    histories: &Histories,
+    windows: &BTreeMap<String, Window>,
+) -> Result<Built, BuildError> {
     let id = sealed.id();
     let mut collected = Collected::default();
     // what is carried over is claimed already: the same version announced again is a duplicate
@@ -103,9 +111,9 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
     }
     collected.carried(&sealed.carried);
     collected.offsets_without_messages(sealed);
-    let uploads = collected.encode(context, &sealed.topic_partition, id, &overrides)?;
+    let uploads = collected.encode(context, &sealed.topic_partition, id, &overrides, windows)?;
     collected.checks.conclude(|name| context.schemas.current(name).connector, histories);
-    let Collected { books, claims, parked, checks, .. } = collected;
+    let Collected { books, claims, parked, checks, seen, .. } = collected;
     let failed_overrides = books.failed_overrides;
     let redrive = sealed.redrives.clone().map(|requests| Redrive { requests, failed_overrides });
     let last = sealed.messages.last().map(|processed| &processed.message);
@@ -129,7 +137,7 @@ pub fn build(context: &TransformContext, sealed: &SealedBatch, histories: &Histo
         version_orders: Vec::new(),
         redrive,
     };
-    Ok(Built { proposal, uploads, dead_letter_counts: books.letters.counts, stops: checks.stops() })
+    Ok(Built { proposal, uploads, dead_letter_counts: books.letters.counts, stops: checks.stops(), seen })
 }
 
 /// The same for a part of an object, without the conclusions: its files, and what the commit must know of its rows.
@@ -141,12 +149,18 @@ pub(super) fn build_part(
     rows: ProcessedRows,
     announced_at: DateTime<Utc>,
     overrides: &Overrides,
+    windows: &mut BTreeMap<String, Window>,
 ) -> Result<(RowBooks, Vec<Upload>), BuildError> {
     let mut collected = Collected::default();
     collected.rows(&rows, announced_at);
     // what is encoded is let go on the way
     drop(rows);
-    let uploads = collected.encode(context, topic_partition, id, overrides)?;
+    let uploads = collected.encode(context, topic_partition, id, overrides, windows)?;
+    for (name, seen) in std::mem::take(&mut collected.seen) {
+        if let Some(window) = windows.get_mut(&name) {
+            window.extend(seen);
+        }
+    }
     Ok((RowBooks { counted: collected.checks.counted(), ..collected.books }, uploads))
 }
 
@@ -159,7 +173,7 @@ pub(super) fn build_carried(
 ) -> Result<(RowBooks, Vec<Upload>), BuildError> {
     let mut collected = Collected::default();
     collected.carried(&Carried { rows, ..Carried::default() });
-    let uploads = collected.encode(context, topic_partition, id, &Overrides::default())?;
+    let uploads = collected.encode(context, topic_partition, id, &Overrides::default(), &BTreeMap::new())?;
     Ok((collected.books, uploads))
 }
 
@@ -298,8 +312,9 @@ impl Collected {
         topic_partition: &TopicPartition,
         id: MicroBatchId,
         overrides: &Overrides,
+        windows: &BTreeMap<String, Window>,
     ) -> Result<Vec<Upload>, BuildError> {
-        let mut files = self.encode_rows(context, topic_partition, id)?;
+        let mut files = self.encode_rows(context, topic_partition, id, windows)?;
         files.extend(encode_dead_letters(context, topic_partition, id, &self.dead_letters)?);
         self.books.totals.rows_out += count_rows(&files, FileKind::Data);
         self.books.totals.dead_letters += count_rows(&files, FileKind::DeadLetter);
@@ -314,6 +329,7 @@ impl Collected {
         context: &TransformContext,
         topic_partition: &TopicPartition,
         id: MicroBatchId,
+        windows: &BTreeMap<String, Window>,
     ) -> Result<Vec<StagedFile>, BuildError> {
         let mut files = Vec::new();
         for (name, rows) in std::mem::take(&mut self.rows) {
@@ -323,7 +339,8 @@ impl Collected {
             self.books.schema(Arc::clone(&connector));
             let failed = |error: TransformError| BuildError::Dedupe { connector: name.clone(), detail: chain(&error) };
             let plan = context.schemas.plan(&connector).map_err(failed)?;
-            let checked = self.checks.check(&plan, rows).map_err(failed)?;
+            let checked = self.checks.check(&plan, rows, windows.get(&name)).map_err(failed)?;
+            self.seen.insert(name.clone(), checked.seen);
             self.books.ledgers.rows_in(&name, RowOutcome::Duplicate, checked.duplicates);
             self.books.ledgers.rows_in(&name, RowOutcome::Filtered, checked.filtered);
             self.books.ledgers.rows_in(&name, RowOutcome::Rejected, checked.dead_letters.len() as u64);

@@ -23,6 +23,7 @@
 //! # Cancellation
 //! An attempt runs in a task of its own and always ends what it began; revocation drops only the one who waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ impl Trial {
         let context = Arc::clone(&self.context);
         let back = tokio::task::spawn_blocking(move || {
             // an error shows again when the micro-batch is built, and is told there
-            drop(build(&context, &sealed, &Histories::default()));
+            drop(build(&context, &sealed, &Histories::default(), &BTreeMap::new()));
             sealed.messages.pop()
         });
         Ok(back.await.map_err(ProcessError::Task)?.expect("the message that was put in"))

@@ -15,7 +15,8 @@ use crate::catalog::ExpectationRecord;
 use crate::config::{CheckStage, Connector};
 use crate::stage;
 use crate::transform::{
-    self, CheckOutcome, CheckResult, Loadable, Measures, Tallies, TransformError, TransformPlan, dedupe,
+    self, CheckOutcome, CheckResult, Loadable, Measures, Seen, Tallies, TransformError, TransformPlan, Window, dedupe,
+    drop_seen, seen,
 };
 use crate::types::{DeadLetter, Origin, OriginRows};
 
@@ -44,6 +45,8 @@ pub(super) struct Checked {
     pub(super) duplicates: u64,
     pub(super) filtered: u64,
     pub(super) dead_letters: Vec<(DeadLetter, DateTime<Utc>)>,
+    /// Keys of the rows, where they are deduped within a window.
+    pub(super) seen: Vec<Seen>,
 }
 
 impl Checks {
@@ -88,8 +91,13 @@ impl Checks {
         self.read
     }
 
-    /// Dedupes all rows of a connector and checks what is left.
-    pub(super) fn check(&mut self, plan: &TransformPlan, rows: Vec<OriginRows>) -> Result<Checked, TransformError> {
+    /// Dedupes all rows of a connector and checks what is left. `window`: what has passed before them.
+    pub(super) fn check(
+        &mut self,
+        plan: &TransformPlan,
+        rows: Vec<OriginRows>,
+        window: Option<&Window>,
+    ) -> Result<Checked, TransformError> {
         let connector = plan.dataset();
         let mut unread = Tallies::of(connector);
         let tallies = self.read.get_mut(&connector.name).map_or(&mut unread, |(tallies, _)| tallies);
@@ -101,14 +109,20 @@ impl Checks {
             stage::with_views(connector, rows)
                 .map_err(|source| TransformError::Dedupe { connector: connector.name.clone(), source })?
         };
-        let (rows, duplicates) = dedupe(connector, rows)?;
+        let (rows, known) = match window {
+            Some(window) => drop_seen(connector, window, rows)?,
+            None => (rows, 0),
+        };
+        let (rows, repeated) = dedupe(connector, rows)?;
+        let duplicates = known + repeated;
         let is_carried = |origin: &Origin| self.carried.contains(&(origin.message_offset, origin.record));
         let Loadable { rows, filtered, rejected } = transform::before_load(plan, rows, is_carried, tallies)?;
         let dead_letters = rejected
             .iter()
             .map(|place| self.held.remove(place).expect("what fails before the load failed when it was read, too"))
             .collect();
-        Ok(Checked { rows, duplicates, filtered, dead_letters })
+        let seen = seen(connector, rows.iter().flat_map(|origin| &origin.batches))?;
+        Ok(Checked { rows, duplicates, filtered, dead_letters, seen })
     }
 
     /// Concludes for each connector, when all of its rows are counted.

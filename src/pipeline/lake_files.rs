@@ -2,6 +2,7 @@
 
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -48,9 +49,28 @@ pub async fn read_rows(lake: &S3Client, bucket: &str, file: &BatchFile) -> Resul
     Ok(read_file(lake, bucket, file).await?.batches)
 }
 
+/// Some of their columns: those that the file has.
+pub async fn read_columns(
+    lake: &S3Client,
+    bucket: &str,
+    file: &BatchFile,
+    columns: Vec<String>,
+) -> Result<Vec<RecordBatch>, LakeFileError> {
+    Ok(read(lake, bucket, file, Some(columns)).await?.batches)
+}
+
 /// Checked against the hash that was committed. From where the catalog says it lies; the publisher may have moved it
 /// meanwhile.
 pub async fn read_file(lake: &S3Client, bucket: &str, file: &BatchFile) -> Result<CommittedFile, LakeFileError> {
+    read(lake, bucket, file, None).await
+}
+
+async fn read(
+    lake: &S3Client,
+    bucket: &str,
+    file: &BatchFile,
+    columns: Option<Vec<String>>,
+) -> Result<CommittedFile, LakeFileError> {
     let keys = if file.published && !file.is_rewritten {
         [&file.published_key, &file.pending_key]
     } else {
@@ -65,7 +85,7 @@ pub async fn read_file(lake: &S3Client, bucket: &str, file: &BatchFile) -> Resul
         if Sha256::digest(&bytes).as_slice() != sha256 {
             return Err(LakeFileError::Corrupt { key });
         }
-        decode(&key, bytes)
+        decode(&key, bytes, columns.as_deref())
     };
     tokio::task::spawn_blocking(work).await.map_err(LakeFileError::Task)?
 }
@@ -75,10 +95,17 @@ async fn get(lake: &S3Client, bucket: &str, key: &str) -> Result<Bytes, LakeFile
     object.read_all().await.map_err(LakeFileError::Read)
 }
 
-fn decode(key: &str, bytes: Bytes) -> Result<CommittedFile, LakeFileError> {
+fn decode(key: &str, bytes: Bytes, columns: Option<&[String]>) -> Result<CommittedFile, LakeFileError> {
     let failed = |source| LakeFileError::Decode { key: key.to_owned(), source };
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(failed)?;
     let layout = FileLayout::of_file(builder.metadata());
+    let builder = match columns {
+        Some(columns) => {
+            let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().map(String::as_str));
+            builder.with_projection(mask)
+        }
+        None => builder,
+    };
     let reader = builder.build().map_err(failed)?;
     let rows_failed = |source| LakeFileError::Rows { key: key.to_owned(), source };
     Ok(CommittedFile { batches: reader.collect::<Result<_, _>>().map_err(rows_failed)?, layout })

@@ -32,7 +32,7 @@ use crate::config::{Connector, Limits};
 use crate::decode::{DecodeLimits, ObjectDecoder};
 use crate::error::ErrorKind;
 use crate::stage;
-use crate::transform::TransformError;
+use crate::transform::{TransformError, Window};
 use crate::types::{DeadLetter, FileKind, ObjectLocation, Origin, OriginRows, RejectReason};
 
 /// Bucket of dead letters whose object was a local file.
@@ -137,7 +137,9 @@ pub fn stage_files(job: &StageJob) -> Result<StageReport, LocalError> {
     }
     let schemas = EvolvedSchemas::new(std::slice::from_ref(&job.connector))?;
     let next_file = AtomicUsize::new(0);
-    let threads = job.threads.clamp(1, job.files.len().max(1));
+    // what a window holds depends on the order of the files
+    let threads_max = if job.connector.dataset().dedupe_window().is_some() { 1 } else { job.files.len().max(1) };
+    let threads = job.threads.clamp(1, threads_max);
     let results: Vec<Result<StageReport, LocalError>> = std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..threads).map(|_| scope.spawn(|| Worker::new(job, &schemas).run(&next_file))).collect();
@@ -164,8 +166,10 @@ struct Worker<'a> {
     checks: Checks,
     files: LocalFiles<'a>,
     report: StageReport,
-    /// The file at hand is staged in chunks: the report as it stood without them.
-    cut: Option<StageReport>,
+    /// The file at hand is staged in chunks: the report and the window as they stood without them.
+    cut: Option<(StageReport, Option<Window>)>,
+    /// What has passed, where rows are deduped within one.
+    window: Option<Window>,
 }
 
 /// Why a file is not staged.
@@ -199,6 +203,7 @@ impl<'a> Worker<'a> {
             files: LocalFiles::new(&job.out, &job.connector),
             report: StageReport::default(),
             cut: None,
+            window: job.connector.dataset().dedupe_window().map(Window::new),
         }
     }
 
@@ -265,7 +270,7 @@ impl<'a> Worker<'a> {
                 // what is open now does not belong to this file
                 self.close().map_err(FileError::Local)?;
                 self.files.record();
-                self.cut = Some(self.report.clone());
+                self.cut = Some((self.report.clone(), self.window.clone()));
             }
             self.take(chunk, path, origin, object).map_err(FileError::Local)?;
             if self.cut.is_some() {
@@ -323,7 +328,7 @@ impl<'a> Worker<'a> {
     /// Takes back what the chunks of the file at hand have written.
     fn discard(&mut self) -> Result<(), LocalError> {
         let Some(before) = self.cut.take() else { return Ok(()) };
-        self.report = before;
+        (self.report, self.window) = before;
         self.files.discard()
     }
 
@@ -339,7 +344,9 @@ impl<'a> Worker<'a> {
         let mut left = None;
         if let Some((connector, rows)) = std::mem::take(&mut self.rows).united()? {
             let plan = self.schemas.plan(&connector)?;
-            let Checked { rows, duplicates, filtered, dead_letters } = checks.check(&plan, rows)?;
+            let Checked { rows, duplicates, filtered, dead_letters, seen } =
+                checks.check(&plan, rows, self.window.as_ref())?;
+            self.window.iter_mut().for_each(|window| window.extend(seen.iter().copied()));
             checks.conclude(|_| Arc::clone(&connector), &Histories::default());
             if let Some((connector, reason)) = checks.stops().into_iter().next() {
                 return Err(LocalError::BatchStopped { connector, reason });

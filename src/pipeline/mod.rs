@@ -18,6 +18,7 @@
 //! An object that unpacks to more than `limits.chunk_bytes` is one offset all the same: it is read in parts, its files are
 //! put chunk by chunk, and a micro-batch of its own commits them together ([`read_chunks`]).
 
+mod windows;
 mod absent;
 mod batch_writer;
 mod budget;

@@ -30,6 +30,7 @@ use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
+use super::windows::Windows;
 use crate::catalog;
 use crate::client::kafka::Message;
 use crate::client::postgres;
@@ -226,8 +227,13 @@ impl PartitionWorker {
     }
 
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
-        let writer =
-            BatchWriter { context: &self.context, ownership, retries: self.retries(), breakers: Mutex::default() };
+        let writer = BatchWriter {
+            context: &self.context,
+            ownership,
+            retries: self.retries(),
+            breakers: Mutex::default(),
+            windows: Windows::default(),
+        };
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
         let mut held: Option<ProcessedMessage> = None; // behind the open micro-batch, which is complete then
@@ -244,7 +250,7 @@ impl PartitionWorker {
             }
             let waits = in_flight.tasks.is_empty() && admitted.is_none() && held.is_none();
             let is_free = waits && !draining && open.messages.is_empty();
-            if let Some(ended) = self.redrive(ownership, &mut redrives, is_free).await {
+            if let Some(ended) = self.redrive(&writer, &mut redrives, is_free).await {
                 return ended;
             }
             let has_room = admitted.is_none() && in_flight.tasks.len() < self.in_flight_max(ownership, expected);
@@ -302,12 +308,13 @@ impl PartitionWorker {
     }
 
     /// Runs micro-batches again that were asked for, where it is free to. `Some`: this ownership is over.
-    async fn redrive(&self, ownership: &Ownership, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
+    async fn redrive(&self, writer: &BatchWriter<'_>, redrives: &mut Redrives, is_free: bool) -> Option<Ended> {
         if !is_free || !redrives.is_asked {
             return None;
         }
         let (mut stop, mut revoked) = (self.stop.clone(), self.revoked.clone());
-        let redriver = Redriver::new(&self.context, &self.kafka, ownership, self.retries());
+        let redriver = Redriver::new(&self.context, &self.kafka, writer.ownership, self.retries());
+        writer.windows.forget().await;
         let is_owner = tokio::select! {
             is_owner = redriver.run() => is_owner,
             () = signalled(&mut revoked) => return Some(Ended::Revoked),

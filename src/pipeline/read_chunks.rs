@@ -6,7 +6,8 @@
 //! is put another waits and a third is read, so an object costs the memory of three chunks, two of them as files,
 //! however large it is.
 //! Where it is cut depends on its bytes alone, so a replay cuts it alike.
-//! What looks at rows together sees a chunk at a time: dedupe and `unique`. Everything else is as of a small object: row
+//! What looks at rows together sees a chunk at a time: dedupe and `unique`. A dedupe within a window sees the chunks before
+//! it as well, and nothing of earlier micro-batches, which may not be committed yet. Everything else is as of a small object: row
 //! numbers run through all of it, expectations are concluded over all of it, one that stops the connector parks it
 //! whole, and a fault in its last chunk quarantines it whole: then what its first chunks have written is deleted.
 //! # Retries
@@ -17,6 +18,7 @@
 //! # Cancellation
 //! Dropping it stops the thread at its next chunk. What is recorded, or may be, stays; other files are deleted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +42,7 @@ use crate::client::retry::{RetryPolicy, retry};
 use crate::config::Connector;
 use crate::decode::{DecodeLimits, ObjectDecoder, ResumePoint};
 use crate::source::object_reader::{RangeError, RangedObject, ReadError};
+use crate::transform::Window;
 use crate::types::{MicroBatchId, ObjectVersion, Origin, TopicPartition};
 
 /// What is read, and what for.
@@ -183,7 +186,9 @@ impl<'a> Staging<'a> {
         retries: &'a RetryPolicy,
         stored: &StoredObject,
     ) -> Result<Self, ProcessError> {
-        let log = job.log.take().filter(|_| matches!(stored, StoredObject::Ranges(_)));
+        // who went on behind chunks that another has put would not know their keys
+        let resumes = job.connector.dataset().dedupe_window().is_none();
+        let log = job.log.take().filter(|_| resumes && matches!(stored, StoredObject::Ranges(_)));
         let mut staging = Self { context, retries, staged: None, next: 0, rest: None, log };
         let Some(log) = &staging.log else { return Ok(staging) };
         let object = chunked_object(context, &job.connector, &job.object);
@@ -268,6 +273,11 @@ fn stage_parts(
         begin_decoding(Some(&job.object));
         Ok(open(context, job, source, &limits))
     })??;
+    let mut windows = job
+        .connector
+        .dataset()
+        .dedupe_window()
+        .map_or_else(BTreeMap::new, |window| BTreeMap::from([(job.connector.name.clone(), Window::new(window))]));
     let (mut is_first, mut first_turn) = (is_begin, Some(turn));
     loop {
         // not across the wait for whoever takes the part: others want it, and a message that is tried alone waits for it
@@ -287,7 +297,7 @@ fn stage_parts(
         is_first = false;
         let ObjectJob { topic_partition, staged_as, announced_at, overrides, .. } = job;
         let connector = Arc::clone(&rows.connector);
-        let built = build_part(context, topic_partition, *staged_as, rows, *announced_at, overrides);
+        let built = build_part(context, topic_partition, *staged_as, rows, *announced_at, overrides, &mut windows);
         let (books, uploads) = built.map_err(PartError::Build)?;
         drop(turn);
         let part = Part { connector, books, uploads, next };

@@ -26,6 +26,7 @@ use super::open_batch::OpenBatch;
 use super::position::Ownership;
 use super::process::{Manner, ProcessError, Reader, process};
 use super::replay::Replaced;
+use super::windows::Windows;
 use crate::catalog::{self, CatalogError, OpenRedrive, RedriveEnd};
 use crate::client::kafka::{self, KafkaError, Message};
 use crate::client::postgres;
@@ -129,7 +130,17 @@ impl<'a> Redriver<'a> {
         retries: RetryPolicy,
     ) -> Self {
         let retries = RetryPolicy { deadline: Some(RETRY_DEADLINE), ..retries };
-        Self { context, kafka, writer: BatchWriter { context, ownership, retries, breakers: Mutex::default() } }
+        Self {
+            context,
+            kafka,
+            writer: BatchWriter {
+                context,
+                ownership,
+                retries,
+                breakers: Mutex::default(),
+                windows: Windows::default(),
+            },
+        }
     }
 
     /// Takes up what is asked for. `false`: a newer owner exists.

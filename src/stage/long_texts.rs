@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 use super::encoding::LONG_TEXT_BYTES;
 use super::gather::Source;
 use super::sorted::text_bytes;
-use crate::config::{CleanStep, Connector, PartitionBy};
+use crate::config::{CleanStep, Connector, DedupeWindow, PartitionBy};
 use crate::types::OriginRows;
 
 /// Indices of columns, the same in decoded rows and in the lake's schema.
@@ -98,7 +98,7 @@ fn told_apart_by(connector: &Connector) -> Vec<&String> {
         PartitionBy::Date | PartitionBy::Hour => None,
     });
     let keys = connector.clean.iter().filter_map(|step| match step {
-        CleanStep::Dedupe(key) => Some(key),
+        CleanStep::Dedupe(key) | CleanStep::DedupeWithin(DedupeWindow { columns: key, .. }) => Some(key),
         _ => None,
     });
     levels.chain(keys.flatten()).collect()

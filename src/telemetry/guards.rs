@@ -30,6 +30,7 @@ pub const NAMES: &[&str] = &[
     "members_stand", // the newest known member is looked for in each load
     "days_lock",   // a day that is made whole is made by nobody else meanwhile
     "whole_days_lock", // a rollup or a key map is made while no day of its fact is being made whole
+    "rebuild_windows", // a window of dedupe is read from the lake by whoever takes a topic partition over
     "awaited",     // a day of which more rows wait is not sealed
 ];
 

@@ -232,7 +232,7 @@ impl Planner<'_> {
                 Ok(())
             }
             // Across rows: `super::dedupe`.
-            CleanStep::Dedupe(_) => Ok(()),
+            CleanStep::Dedupe(_) | CleanStep::DedupeWithin(_) => Ok(()),
         }
     }
 

@@ -28,7 +28,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::TransformError;
-use crate::config::{CleanStep, Connector, ROW_COLUMN, SourceKind};
+use crate::config::{CleanStep, Connector, DedupeWindow, ROW_COLUMN, SourceKind};
 use crate::types::{Origin, OriginRows, Overwrite};
 
 /// Which rows stay. `rows`: all of one connector in one micro-batch. Gives back those that stay, in their
@@ -37,7 +37,7 @@ pub fn dedupe(connector: &Connector, rows: Vec<OriginRows>) -> Result<(Vec<Origi
     let mut rows = rows;
     let mut dropped = 0;
     for step in &connector.clean {
-        if let CleanStep::Dedupe(key) = step {
+        if let CleanStep::Dedupe(key) | CleanStep::DedupeWithin(DedupeWindow { columns: key, .. }) = step {
             dropped += dedupe_by(connector, key, &mut rows)
                 .map_err(|source| TransformError::Dedupe { connector: connector.name.clone(), source })?;
         }
@@ -219,12 +219,12 @@ fn keys<'a>(connector: &Connector, key: &[String], origins: &'a [OriginRows]) ->
         .collect()
 }
 
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, ArrowError> {
     batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("no column `{name}`")))
 }
 
 /// `stays`: of each record batch, in their order.
-fn take_those_that_stay(origins: &mut [OriginRows], stays: &[Vec<bool>]) -> Result<(), ArrowError> {
+pub(super) fn take_those_that_stay(origins: &mut [OriginRows], stays: &[Vec<bool>]) -> Result<(), ArrowError> {
     let mut stays = stays.iter();
     for origin in origins {
         let mut batches = Vec::with_capacity(origin.batches.len());

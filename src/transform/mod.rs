@@ -22,6 +22,7 @@ mod expectation;
 mod query;
 mod sieve;
 mod tally;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use crate::types::{Decoded, Origin, OriginRows, RejectReason, RowReject};
 pub use clean::Changes;
 pub use dedupe::dedupe;
 pub use tally::{CheckOutcome, CheckResult, Measures, Tallies, Tally, conclude};
+pub use window::{Seen, Window, drop_seen, seen};
 
 use clean::Cleaning;
 use expectation::{Expectations, Fate};

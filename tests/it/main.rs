@@ -44,3 +44,4 @@ mod validate;
 mod variants;
 mod versions;
 mod views;
+mod windows;

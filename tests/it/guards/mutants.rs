@@ -17,6 +17,7 @@ const MUTANTS: &[(&str, &[&str])] = &[
     ("exclusion", &["guards::the_catalog_refuses_a_second_live_micro_batch_over_an_offset"]),
     ("fence,exclusion", &["guards::a_zombie_over_offsets_that_are_read_again_doubles_none"]),
     ("swap,exclusion", &["guards::an_owner_that_covers_offsets_again_doubles_none"]),
+    ("rebuild_windows", &["windows::a_key_passes_once_whoever_reads_it_and_a_replay_passes_the_same_rows"]),
     ("whole", &["guards::a_micro_batch_cut_inside_the_one_it_replaces_is_refused"]),
     ("claim", &["guards::an_object_version_that_another_micro_batch_holds_is_not_consumed_again"]),
     ("books", &["guards::ledgers_that_do_not_add_up_are_refused_before_the_catalog_is_asked"]),
