@@ -25,8 +25,8 @@ const MASK_KEEP_MAX: u32 = 16;
 
 /// More would be read whenever a topic partition is taken over.
 const DEDUPE_WINDOW_MAX: Duration = Duration::from_hours(366 * 24);
-/// About 100 MiB.
-const DEDUPE_ROWS_MAX_DEFAULT: u64 = 2_000_000;
+/// About 100 MiB: 49 bytes for each of 2^21 slots.
+const DEDUPE_ROWS_MAX_DEFAULT: u64 = 1_000_000;
 
 /// That the window of `dedupe` can be kept: rows that it has passed must stay.
 pub(super) fn window(connector: &Connector, report: &mut Report<'_>) {

@@ -55,7 +55,7 @@ pub(super) struct RawDedupeWithin {
     pub(super) by: Names,
     /// Duration of event time (`staging.time`), such as `1h`: how far keys are remembered behind the greatest that has passed.
     pub(super) window: String,
-    /// Rows remembered for each topic partition; 2000000 where nothing is said. Beyond that the window reaches back less far.
+    /// Rows remembered for each topic partition; 1000000 where nothing is said. Beyond that the window reaches back less far.
     #[schemars(range(min = 1))]
     pub(super) max_rows: Option<u64>,
 }

@@ -75,7 +75,11 @@ pub(super) struct BatchWriter<'a> {
     pub(super) windows: Windows,
 }
 
-impl BatchWriter<'_> {
+impl<'a> BatchWriter<'a> {
+    pub(super) fn new(context: &'a Arc<TransformContext>, ownership: &'a Ownership, retries: RetryPolicy) -> Self {
+        Self { context, ownership, retries, breakers: Mutex::default(), windows: Windows::default() }
+    }
+
     /// Ends with the batch committed, or with the news that it is somebody else's.
     pub(super) async fn write(&self, mut sealed: SealedBatch) -> Result<Written, WriteError> {
         loop {

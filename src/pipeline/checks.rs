@@ -109,13 +109,13 @@ impl Checks {
             stage::with_views(connector, rows)
                 .map_err(|source| TransformError::Dedupe { connector: connector.name.clone(), source })?
         };
+        let is_carried = |origin: &Origin| self.carried.contains(&(origin.message_offset, origin.record));
         let (rows, known) = match window {
-            Some(window) => drop_seen(connector, window, rows)?,
+            Some(window) => drop_seen(connector, window, rows, is_carried)?,
             None => (rows, 0),
         };
         let (rows, repeated) = dedupe(connector, rows)?;
         let duplicates = known + repeated;
-        let is_carried = |origin: &Origin| self.carried.contains(&(origin.message_offset, origin.record));
         let Loadable { rows, filtered, rejected } = transform::before_load(plan, rows, is_carried, tallies)?;
         let dead_letters = rejected
             .iter()

@@ -10,7 +10,7 @@
 //! the next owner reads it again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -30,7 +30,6 @@ use super::position::{Ownership, TakeOver, TakeOverError, take_over};
 use super::process::{Manner, ProcessError, ProcessedMessage, Reader, process};
 use super::redrive::{Redriver, Redrives};
 use super::replay::ReplayPlan;
-use super::windows::Windows;
 use crate::catalog;
 use crate::client::kafka::Message;
 use crate::client::postgres;
@@ -227,13 +226,7 @@ impl PartitionWorker {
     }
 
     async fn read(&self, ownership: &Ownership, offset: i64, mut queue: MessageQueue, plan: Arc<ReplayPlan>) -> Ended {
-        let writer = BatchWriter {
-            context: &self.context,
-            ownership,
-            retries: self.retries(),
-            breakers: Mutex::default(),
-            windows: Windows::default(),
-        };
+        let writer = BatchWriter::new(&self.context, ownership, self.retries());
         let limits = &self.context.batch_limits;
         let mut open = OpenBatch::at(offset, uuid::Uuid::nil(), plan.bound(offset));
         let mut held: Option<ProcessedMessage> = None; // behind the open micro-batch, which is complete then

@@ -12,7 +12,7 @@
 //! # Cancellation
 //! Dropping it loses nothing; the next owner begins anew.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -26,7 +26,6 @@ use super::open_batch::OpenBatch;
 use super::position::Ownership;
 use super::process::{Manner, ProcessError, Reader, process};
 use super::replay::Replaced;
-use super::windows::Windows;
 use crate::catalog::{self, CatalogError, OpenRedrive, RedriveEnd};
 use crate::client::kafka::{self, KafkaError, Message};
 use crate::client::postgres;
@@ -130,17 +129,7 @@ impl<'a> Redriver<'a> {
         retries: RetryPolicy,
     ) -> Self {
         let retries = RetryPolicy { deadline: Some(RETRY_DEADLINE), ..retries };
-        Self {
-            context,
-            kafka,
-            writer: BatchWriter {
-                context,
-                ownership,
-                retries,
-                breakers: Mutex::default(),
-                windows: Windows::default(),
-            },
-        }
+        Self { context, kafka, writer: BatchWriter::new(context, ownership, retries) }
     }
 
     /// Takes up what is asked for. `false`: a newer owner exists.

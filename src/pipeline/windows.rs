@@ -6,8 +6,8 @@
 //! a replay or a re-drive. So a replay with the old cuts makes the rows that it made. Rows count as committed: those that a
 //! mask hides are known, too.
 //! # Retries
-//! Transient errors are retried until the owner stops. What cannot be read halts the topic partition: without it rows
-//! would pass twice.
+//! Transient errors, and files that are missing or damaged, are retried until the owner stops: without them rows would pass twice.
+//! Nothing is committed meanwhile, and the log says which file it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -96,14 +96,13 @@ impl Windows {
     /// they are needed.
     pub(super) async fn committed(&self, sealed: &SealedBatch, seen: BTreeMap<String, Vec<Seen>>) {
         let mut kept = self.kept.lock().await;
-        let staged: BTreeSet<&str> = sealed
-            .messages
-            .iter()
-            .flat_map(ProcessedMessage::staged)
-            .chain(&sealed.carried.staged)
-            .map(|staged| staged.connector.name.as_str())
-            .collect();
+        let staged = sealed.messages.iter().flat_map(ProcessedMessage::staged);
+        let staged: BTreeSet<&str> = staged.map(|staged| staged.connector.name.as_str()).collect();
         kept.at = sealed.offsets.next();
+        // what is carried over may be of several connectors
+        if sealed.carried.staged.is_some() {
+            kept.windows = Arc::default();
+        }
         if kept.windows.is_empty() {
             return;
         }
@@ -144,17 +143,11 @@ async fn rebuilt(
     let mut window = Window::new(settings);
     for file in &files {
         let batches = read_columns(&context.lake, &context.lake_bucket, file, wanted.clone()).await?;
-        // a file of an older schema may lack a column: its rows have no key then
-        let has_all = |batch: &&_| has_columns(batch, &wanted);
-        window.extend(seen(connector, batches.iter().filter(has_all))?);
+        window.extend(seen(connector, batches.iter())?);
     }
     if !files.is_empty() {
         let (topic_partition, connector) = (&ownership.key.topic_partition, connector.name.as_str());
         tracing::info!(component = "commit", %topic_partition, connector, files = files.len(), keys = window.key_count(), "the keys of a window are read from the lake");
     }
     Ok(window)
-}
-
-fn has_columns(batch: &arrow::record_batch::RecordBatch, wanted: &[String]) -> bool {
-    wanted.iter().all(|name| batch.column_by_name(name).is_some())
 }

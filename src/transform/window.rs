@@ -4,12 +4,14 @@
 //! A [`Window`] is a function of the set of rows that have passed, whatever the order and the steps in which it learnt of
 //! them: kept up to date micro-batch by micro-batch it equals one that is rebuilt from the lake. It reaches back from the
 //! greatest event time that has passed by the window's length, or less where that were more rows than it may hold; what is
-//! older is forgotten, and that limit only ever rises. A row is a duplicate where a row that it remembers has the same key
+//! older is forgotten, and that limit only ever rises. Both ends of what is counted lie on one grid (1/1024 of the window), by which
+//! the window may be shorter: so the limit follows from the set of rows alone. A row is a duplicate where a row that it remembers has the same key
 //! and is not older: by `newer_by` of the warehouse; without one every repetition is a duplicate (the time of an object says
 //! when it was sent again, and not that its rows are newer). No value in `newer_by` is older than any.
 //!
 //! Keys are remembered by the first 128 bits of SHA-256 of their values: among ten million of them, that any two are taken
-//! for one has odds of one in 10^24. A row with a null in the key equals no other.
+//! for one has odds of one in 10^24. A row with a null in the key equals no other, but its time
+//! counts; so it is with rows of files that lack a column of the key or have it of another type.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,9 +24,9 @@ use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
 use super::TransformError;
-use super::dedupe::{column, take_those_that_stay};
+use super::dedupe::take_those_that_stay;
 use crate::config::{Connector, DedupeWindow};
-use crate::types::OriginRows;
+use crate::types::{Origin, OriginRows};
 
 /// Rows are counted by so many parts of a window, so that it can be cut shorter.
 const BUCKETS: i64 = 1024;
@@ -34,7 +36,8 @@ const ENTRIES_MIN: usize = 1024;
 /// What is remembered of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    key: u128,
+    /// `None`: it equals no other row.
+    key: Option<u128>,
     time_ms: i64,
     /// `i64::MIN`: it says nothing.
     newer_by: i64,
@@ -113,9 +116,7 @@ impl Window {
     pub fn extend(&mut self, rows: impl IntoIterator<Item = Seen>) {
         for Seen { key, time_ms, newer_by } in rows {
             self.latest_ms = self.latest_ms.max(Some(time_ms));
-            if time_ms < self.floor_ms {
-                continue;
-            }
+            let Some(key) = key.filter(|_| time_ms >= self.floor_ms) else { continue };
             *self.rows.entry(time_ms.div_euclid(self.bucket_ms)).or_default() += 1;
             let entry = Entry { time_ms, newer_by };
             self.entries
@@ -123,7 +124,7 @@ impl Window {
                 .and_modify(|entries| entries.add(entry))
                 .or_insert(Entries { first: entry, more: None });
             // a rebuild brings a whole window at once
-            if self.entries.len() > 2 * self.kept + ENTRIES_MIN {
+            if self.is_to_be_pruned() {
                 self.forget();
             }
         }
@@ -137,45 +138,58 @@ impl Window {
 
     fn holds(&self, row: &Seen) -> bool {
         let is_held = |entry: Entry| entry.time_ms >= self.floor_ms && entry.newer_by >= row.newer_by;
-        self.entries.get(&row.key).is_some_and(|entries| entries.iter().any(is_held))
+        let entries = row.key.and_then(|key| self.entries.get(&key));
+        entries.is_some_and(|entries| entries.iter().any(is_held))
+    }
+
+    fn is_to_be_pruned(&self) -> bool {
+        self.entries.len() > self.kept + self.kept / 4 + ENTRIES_MIN
     }
 
     fn forget(&mut self) {
         let Some(latest_ms) = self.latest_ms else { return };
-        let by_time = latest_ms.saturating_sub(self.window_ms);
-        // the bucket in which the window begins is not known whole, and not counted
-        let (mut count, mut by_rows) = (0, i64::MIN);
-        for (bucket, rows) in self.rows.iter().rev().take_while(|(bucket, _)| **bucket * self.bucket_ms >= by_time) {
+        let begin_ms = latest_ms.saturating_sub(self.window_ms);
+        // the bucket in which the window begins is not known whole
+        let by_time = begin_ms.div_euclid(self.bucket_ms) + i64::from(begin_ms.rem_euclid(self.bucket_ms) > 0);
+        let (mut count, mut first) = (0, by_time);
+        for (bucket, rows) in self.rows.iter().rev().take_while(|(bucket, _)| **bucket >= by_time) {
             count += rows;
             if count > self.rows_max {
-                by_rows = (bucket + 1) * self.bucket_ms;
+                first = bucket + 1;
                 break;
             }
         }
-        self.floor_ms = self.floor_ms.max(by_time).max(by_rows);
-        let floor_ms = self.floor_ms;
+        let floor_ms = self.floor_ms.max(first.saturating_mul(self.bucket_ms));
+        self.floor_ms = floor_ms;
         self.rows = self.rows.split_off(&floor_ms.div_euclid(self.bucket_ms));
-        if self.entries.len() > 2 * self.kept + ENTRIES_MIN {
+        if self.is_to_be_pruned() {
             self.entries.retain(|_, entries| entries.iter().any(|entry| entry.time_ms >= floor_ms));
             self.kept = self.entries.len();
+            self.entries.shrink_to(self.kept + self.kept / 4 + ENTRIES_MIN);
         }
     }
 }
 
-/// Leaves out rows that the window holds; gives the others back, and how many went.
+/// Leaves out rows that the window holds; gives the others back, and how many went. Rows of origins that are `carried` over
+/// stand as they stood: nothing could make them again.
 pub fn drop_seen(
     connector: &Connector,
     window: &Window,
     mut rows: Vec<OriginRows>,
+    carried: impl Fn(&Origin) -> bool,
 ) -> Result<(Vec<OriginRows>, u64), TransformError> {
     let failed = |source| TransformError::Dedupe { connector: connector.name.clone(), source };
     let mut dropped = 0;
     let mut stays = Vec::new();
-    for batch in rows.iter().flat_map(|origin| &origin.batches) {
-        let seen = seen_in(connector, batch).map_err(failed)?;
-        let batch_stays: Vec<bool> = seen.iter().map(|row| !row.is_some_and(|row| window.holds(&row))).collect();
-        dropped += batch_stays.iter().filter(|stays| !**stays).count() as u64;
-        stays.push(batch_stays);
+    for origin in &rows {
+        let all_stay = carried(&origin.origin);
+        for batch in &origin.batches {
+            let seen = seen_in(connector, batch).map_err(failed)?;
+            let batch_stays: Vec<bool> =
+                seen.iter().map(|row| all_stay || !row.is_some_and(|row| window.holds(&row))).collect();
+            dropped += batch_stays.iter().filter(|stays| !**stays).count() as u64;
+            stays.push(batch_stays);
+        }
     }
     if dropped > 0 {
         take_those_that_stay(&mut rows, &stays).map_err(failed)?;
@@ -200,23 +214,31 @@ pub fn seen<'a>(
     Ok(all)
 }
 
+/// Of each row; `None` where it has no event time.
 fn seen_in(connector: &Connector, batch: &RecordBatch) -> Result<Vec<Option<Seen>>, ArrowError> {
+    let times_of = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<TimestampMillisecondType>();
+    let Some(times) = times_of(&connector.staging.time) else { return Ok(vec![None; batch.num_rows()]) };
     let key = connector.dedupe_window().map_or(&[][..], |window| &window.columns);
-    let columns = key.iter().map(|name| column(batch, name)).collect::<Result<Vec<_>, _>>()?;
-    let nulls = columns.iter().fold(None, |nulls, column| NullBuffer::union(nulls.as_ref(), column.nulls()));
-    let times = column(batch, &connector.staging.time)?.as_primitive::<TimestampMillisecondType>();
-    let newer_by = connector.warehouse.as_ref().and_then(|warehouse| warehouse.newer_by.as_deref());
-    let newer_by = newer_by.map(|name| column(batch, name)).transpose()?;
-    let newer_by = newer_by.map(AsArray::as_primitive::<TimestampMillisecondType>);
+    let columns: Option<Vec<&ArrayRef>> = key.iter().map(|name| batch.column_by_name(name)).collect();
+    let columns = columns.filter(|columns| columns.iter().all(|column| is_hashed(column.data_type())));
+    let nulls = columns.iter().flatten().fold(None, |nulls, column| NullBuffer::union(nulls.as_ref(), column.nulls()));
+    let newer_by = connector.warehouse.as_ref().and_then(|warehouse| times_of(warehouse.newer_by.as_deref()?));
     (0..batch.num_rows())
         .map(|row| {
-            if times.is_null(row) || nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+            if times.is_null(row) {
                 return Ok(None);
             }
+            let columns = columns.as_ref().filter(|_| !nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)));
+            let key = columns.map(|columns| hash(columns, row)).transpose()?;
             let newer_by = newer_by.filter(|values| values.is_valid(row)).map_or(i64::MIN, |values| values.value(row));
-            Ok(Some(Seen { key: hash(&columns, row)?, time_ms: times.value(row), newer_by }))
+            Ok(Some(Seen { key, time_ms: times.value(row), newer_by }))
         })
         .collect()
+}
+
+fn is_hashed(data_type: &DataType) -> bool {
+    use DataType::{Boolean, Decimal128, Float64, Int32, Int64, Timestamp, Utf8};
+    matches!(data_type, Utf8 | Boolean | Int32 | Int64 | Float64 | Decimal128(..) | Timestamp(TimeUnit::Millisecond, _))
 }
 
 /// Whole numbers of any width are alike; each value says where it ends.
@@ -252,7 +274,7 @@ mod tests {
     use super::*;
 
     fn row(key: u128, time_ms: i64, newer_by: i64) -> Seen {
-        Seen { key, time_ms, newer_by }
+        Seen { key: Some(key), time_ms, newer_by }
     }
 
     fn settings(window_ms: i64, rows_max: u64) -> DedupeWindow {
@@ -262,18 +284,25 @@ mod tests {
     /// By the definition, from all rows that have passed.
     fn is_held(passed: &[Seen], window_ms: i64, row: &Seen) -> bool {
         let Some(latest) = passed.iter().map(|row| row.time_ms).max() else { return false };
-        let alike = |known: &&Seen| known.key == row.key && known.time_ms >= latest - window_ms;
+        let bucket_ms = (window_ms / BUCKETS).max(1);
+        let begin_ms = (latest - window_ms + bucket_ms - 1).div_euclid(bucket_ms) * bucket_ms;
+        let alike = |known: &&Seen| known.key.is_some() && known.key == row.key && known.time_ms >= begin_ms;
         passed.iter().filter(alike).any(|known| known.newer_by >= row.newer_by)
     }
 
-    fn rows() -> impl Strategy<Value = Vec<Seen>> {
-        let row = (0_u128..6, 0_i64..60, 0_i64..4).prop_map(|(key, time, newer)| row(key, time, newer));
-        prop::collection::vec(row, 0..80)
+    /// With a window that they fit into twice or so, of buckets of 1, 2 and many milliseconds; some have no key.
+    fn rows() -> impl Strategy<Value = (Vec<Seen>, i64)> {
+        let window_ms = prop_oneof![1_i64..40, 2048_i64..4000, 50_000_i64..100_000];
+        window_ms.prop_flat_map(|window_ms| {
+            let row = (prop::option::weighted(0.9, 0_u128..6), 0..window_ms * 2, 0_i64..4)
+                .prop_map(|(key, time_ms, newer_by)| Seen { key, time_ms, newer_by });
+            (prop::collection::vec(row, 0..80), Just(window_ms))
+        })
     }
 
     proptest! {
         #[test]
-        fn what_is_held_follows_from_what_has_passed(rows in rows(), cut in 1_usize..9, window_ms in 1_i64..40) {
+        fn what_is_held_follows_from_what_has_passed((rows, window_ms) in rows(), cut in 1_usize..9) {
             let (mut window, mut passed) = (Window::new(&settings(window_ms, 1000)), Vec::new());
             for batch in rows.chunks(cut) {
                 let stays: Vec<Seen> = batch.iter().filter(|row| !window.holds(row)).copied().collect();
@@ -286,7 +315,7 @@ mod tests {
         }
 
         #[test]
-        fn one_that_is_rebuilt_holds_the_same(rows in rows(), cut in 1_usize..9, window_ms in 1_i64..40, rows_max in 1_u64..50) {
+        fn one_that_is_rebuilt_holds_the_same((rows, window_ms) in rows(), cut in 1_usize..9, rows_max in 1_u64..50) {
             let (mut window, mut passed) = (Window::new(&settings(window_ms, rows_max)), Vec::new());
             for batch in rows.chunks(cut) {
                 let latest = passed.iter().map(|row: &Seen| row.time_ms).max().unwrap_or(0);
