@@ -3,7 +3,7 @@
 //! # Contract
 //! Before micro-batch `[first, next)` a connector's window knows the rows of its live micro-batches below `first`, and no
 //! others: it is read from the lake where it was not kept up to date by the micro-batch before, as after an owner has died,
-//! a replay or a re-drive. So a replay with the old cuts makes the rows that it made. Rows count as committed: those that a
+//! a replay, a re-drive, or an object of several chunks. So a replay with the old cuts makes the rows that it made. Rows count as committed: those that a
 //! mask hides are known, too.
 //! # Retries
 //! Transient errors, and files that are missing or damaged, are retried until the owner stops: without them rows would pass twice.

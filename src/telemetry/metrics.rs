@@ -69,7 +69,7 @@ metrics! {
     rows_out: Counter("sluice_rows_out_total", ["dataset"], "Rows committed to the lake.");
     clean_changed: Counter("sluice_clean_changed_total", ["connector", "step"], "Values changed by clean steps: trim, lowercase, uppercase, default, nulls, clamp, replace, map, mask, hash, parse_units.");
     dedupe_keys: Gauge("sluice_dedupe_keys", ["connector", "topic", "topic_partition"], "Keys that a dedupe within a window remembers for a topic partition.");
-    dedupe_rebuild_seconds: Histogram("sluice_dedupe_rebuild_seconds", ["connector"], "Time to read the keys of a window back from the lake, when a topic partition is taken over or its offsets were moved.");
+    dedupe_rebuild_seconds: Histogram("sluice_dedupe_rebuild_seconds", ["connector"], "Time to read the keys of a window back from the lake, when a topic partition is taken over, its offsets were moved, or an object of several chunks has passed.");
     table_rows: Gauge("sluice_table_rows", ["connector", "table"], "Rows of a dimension that a connector's SQL joins, as this process has them.");
     table_age_seconds: Gauge("sluice_table_age_seconds", ["connector", "table"], "Since the rows of a dimension that a connector's SQL joins were read.");
     expectation_failures: Counter("sluice_expectation_failures_total", ["connector", "expectation"], "Rows of committed micro-batches that failed an expectation, whatever its on_fail; nulls, and rows that are not unique, where a micro-batch failed.");
